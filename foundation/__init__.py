@@ -1,0 +1,1 @@
+"""What every room stands on: errors, settings, schema, catalog, files, clock. Knows no room."""

@@ -1,0 +1,1 @@
+"""Seam Source: where rows come from."""
