@@ -20,7 +20,7 @@ import polars as pl
 import pyarrow as pa
 
 from featurestore.groups import FeatureGroup
-from featurestore.keys import encode_key
+from featurestore.keys import decode_key, encode_key
 from foundation.clock import EPOCH, instant_of, moment_of
 from foundation.errors import InvalidInput
 from foundation.schema import Column, ColumnType
@@ -137,6 +137,15 @@ class ValueCodec:
             if values[place] is not None:
                 values[place] = convert(values[place])
         return dict(zip(self._names, values, strict=True))
+
+    def shown_key(self, key: bytes) -> Any:  # noqa: ANN401
+        """A canonical key as callers give it: a scalar, or a tuple for composite identifiers."""
+        parts = decode_key(key)
+        shown = tuple(
+            part if (convert := _from_plain(column.type)) is None else convert(part)
+            for part, column in zip(parts, self.group.key_columns, strict=True)
+        )
+        return shown[0] if len(shown) == 1 else shown
 
     def places(self, features: Sequence[str]) -> list[int]:
         """Column places of named features.

@@ -8,8 +8,9 @@ from typing import Protocol
 
 from featurestore.groups import FeatureGroup
 from featurestore.records import Row
+from foundation.errors import Conflict
 
-__all__ = ["Append", "Receipt", "WriteLog"]
+__all__ = ["Append", "Receipt", "Stale", "WriteLog"]
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,16 @@ class Append:
         rows: rows with ``rank`` still +1 (replaces) or -1 (keeps); the log multiplies it with the sequence it assigns.
         producer: (producer id, its own sequence, from 1): the next one applies, a seen one is a no-op, a gap a Conflict.
         request: an idempotency key; within 24 hours the first receipt is returned again.
+        generation: the catalogue generation the caller's ``group`` was read at; another one now is a ``Stale``.
+        newer: refuse the batch unless each row is newer than what the fused online store holds (hard deletes).
     """
 
     group: FeatureGroup
     rows: Sequence[Row]
     producer: tuple[str, int] | None = None
     request: str | None = None
+    generation: int = 0
+    newer: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,10 @@ class Receipt:
     repeated: bool = False
 
 
+class Stale(Conflict):
+    """The caller's view of the group is older than the catalogue; read the group again and retry."""
+
+
 class WriteLog(Protocol):
     """An ordered, durable log per group. Sequence = epoch * 2**44 + counter, rising within a group."""
 
@@ -51,10 +60,11 @@ class WriteLog(Protocol):
         """Append durably; concurrent callers share one commit.
 
         Raises:
-            Conflict: a gap in the producer's sequence, or the group changed since the caller saw it.
+            Conflict: a gap in the producer's sequence, or ``newer`` was asked for and a row is not.
+            Stale: the catalogue moved since the caller read the group.
         """
 
-    def reserve(self, group: FeatureGroup, count: int, load: str) -> int:
+    def reserve(self, group: FeatureGroup, count: int) -> int:
         """Set aside ``count`` sequences for a bulk load, durably; return the first."""
 
     def read(self, group: FeatureGroup, after: int, limit: int = 10_000) -> list[tuple[int, Row]]:
