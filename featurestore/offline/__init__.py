@@ -1,4 +1,4 @@
-"""Seam OfflineStore: every row ever accepted, as files sorted by (key, event time, rank) in a table other tools can read."""
+"""Seam OfflineStore: every row ever accepted, as files sorted by (key, event time, rank) that other tools can read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SYSTEM_FIELDS: tuple[pa.Field, ...] = (
     pa.field("tilth_offline_only", pa.bool_()),
 )
 """Appended to a group's own columns: AWS's three, then ours. ``tilth_known_at`` is null where it was not declared and
-the write time counts; ``tilth_expires_at`` is null for never; ``tilth_hard`` marks hard deletes (``is_deleted`` too)."""
+the write time counts; ``tilth_expires_at`` is null for never; ``tilth_hard`` marks hard deletes (deleted too)."""
 
 
 def offline_schema(group: FeatureGroup) -> pa.Schema:
@@ -110,7 +110,7 @@ class OfflineStore(Protocol):
         """Version recorded for an application id, 0 for none."""
 
     def write_run(self, group: FeatureGroup, rows: pa.Table, name: str) -> Run:
-        """Sort rows (``offline_schema``) by (key, event time, rank), write and fsync a file; not visible until commit."""
+        """Sort rows (``offline_schema``) by (key, event time, rank), write and fsync a file; visible after commit."""
 
     def commit(self, group: FeatureGroup, change: Change, *, expected: int) -> int:
         """Commit durably and return the table version.
