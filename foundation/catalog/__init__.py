@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -10,7 +12,7 @@ from typing import Any, Protocol
 from foundation.clock import Clock
 from foundation.errors import InvalidInput
 
-__all__ = ["AuditEntry", "Catalog", "Entry", "Page", "open_catalog"]
+__all__ = ["AuditEntry", "Catalog", "Entry", "Page", "default_actor", "open_catalog"]
 
 _BACKENDS = {"sqlite": "foundation.catalog.sqlite"}
 
@@ -176,6 +178,14 @@ class Catalog(Protocol):
 
     def close(self) -> None:
         """Release the file or connection; the catalog is not used afterwards."""
+
+
+def default_actor() -> str:
+    """The operating system's user name, or its number where it has none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def open_catalog(url: str, *, clock: Clock | None = None) -> Catalog:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import getpass
 import hashlib
 import json
 import os
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-from foundation.catalog import AuditEntry, Entry, Page
+from foundation.catalog import AuditEntry, Entry, Page, default_actor
 from foundation.clock import Clock, system_clock
 from foundation.errors import (
     AccessDenied,
@@ -31,7 +30,7 @@ from foundation.errors import (
 )
 from foundation.files.local import sync_path
 
-__all__ = ["SqliteCatalog", "default_actor", "open_catalog"]
+__all__ = ["SqliteCatalog", "open_catalog"]
 
 _FORMAT = 1
 _BUSY_SECONDS = 30.0
@@ -55,14 +54,6 @@ CREATE INDEX IF NOT EXISTS audit_of ON audit (kind, name, version);
 """
 _GENERATION = "generation"
 _FORMAT_KEY = "format"
-
-
-def default_actor() -> str:
-    """The operating system's user name, or its number where it has none."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
 
 
 class SqliteCatalog:
