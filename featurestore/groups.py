@@ -14,13 +14,23 @@ from foundation.errors import InvalidInput, NotFound, NotSupported
 from foundation.names import check_feature_name, check_name
 from foundation.schema import Column, ColumnType, Schema
 
-__all__ = ["EVENT_TIME_KINDS", "FeatureDefinition", "FeatureGroup", "define_group"]
+__all__ = [
+    "EVENT_TIME_KINDS",
+    "FeatureDefinition",
+    "FeatureGroup",
+    "check_description",
+    "check_options",
+    "check_parameters",
+    "check_tags",
+    "define_group",
+]
 
 EVENT_TIME_KINDS = ("Timestamp", "String", "Fractional", "Integral")
-"""Types an event time column may be declared with: a timestamp, ISO 8601 text, or epoch seconds. Stored as Timestamp."""
+"""Types an event time column may be declared with: timestamp, ISO 8601 text, epoch seconds. Stored as Timestamp."""
 _MAX_FEATURES = 2500
 _MAX_DESCRIPTION = 1024
 _MAX_TAGS = 50
+_MAX_PARAMETERS = 25
 
 
 @dataclass(frozen=True)
@@ -194,16 +204,15 @@ def define_group(
     identifiers = (record_id,) if isinstance(record_id, str) else tuple(record_id)
     _check_roles(subject, identifiers, event_time, schema)
     check_options(subject, online=online, offline=offline, ttl=ttl, on_equal=on_equal)
-    if len(description) > _MAX_DESCRIPTION:
-        raise InvalidInput(
-            f"the description has {len(description)} characters",
-            subject=subject,
-            hint=f"at most {_MAX_DESCRIPTION}",
-        )
+    check_description(subject, description)
     check_tags(subject, tags or {})
     for named in {*(descriptions or {}), *(parameters or {})}:
         if named not in schema:
             raise NotFound.of(f"feature of group {name!r}:", named, schema.names)
+    for named, text in (descriptions or {}).items():
+        check_description(f"feature {named!r}", text)
+    for named, values in (parameters or {}).items():
+        check_parameters(f"feature {named!r}", values)
     features = tuple(
         FeatureDefinition(
             c.name, c.type, (descriptions or {}).get(c.name, ""), dict((parameters or {}).get(c.name, {}))
@@ -241,6 +250,41 @@ def check_options(subject: str, *, online: bool, offline: bool, ttl: timedelta |
         raise InvalidInput(f"ttl {ttl!r} is not a positive timedelta", subject=subject, hint="e.g. timedelta(days=7)")
     if on_equal not in ("keep", "replace"):
         raise InvalidInput(f"on_equal {on_equal!r} is unknown", subject=subject, hint='use "keep" or "replace"')
+
+
+def check_description(subject: str, text: object) -> None:
+    """Check a description: text of up to 1,024 characters.
+
+    Raises:
+        InvalidInput: longer, or not text.
+    """
+    if not isinstance(text, str):
+        raise InvalidInput(f"the description of {subject} is {text!r}", subject=subject, hint="give text")
+    if len(text) > _MAX_DESCRIPTION:
+        raise InvalidInput(
+            f"the description of {subject} has {len(text)} characters",
+            subject=subject,
+            hint=f"at most {_MAX_DESCRIPTION}",
+        )
+
+
+def check_parameters(subject: str, parameters: Mapping[str, str]) -> None:
+    """Check a feature's parameters: at most 25, keys and values up to 255 characters.
+
+    Raises:
+        InvalidInput: naming the parameter.
+    """
+    if not isinstance(parameters, Mapping):
+        raise InvalidInput(f"the parameters of {subject} are {parameters!r}", subject=subject, hint="give a mapping")
+    if len(parameters) > _MAX_PARAMETERS:
+        raise InvalidInput(f"{len(parameters)} parameters", subject=subject, hint=f"at most {_MAX_PARAMETERS}")
+    for key, value in parameters.items():
+        if not isinstance(key, str) or not isinstance(value, str) or not key or max(len(key), len(value)) > 255:
+            raise InvalidInput(
+                f"parameter {key!r}={value!r} of {subject} is not allowed",
+                subject=subject,
+                hint="keys are 1 to 255, values up to 255 characters of text",
+            )
 
 
 def check_tags(subject: str, tags: Mapping[str, str]) -> None:
