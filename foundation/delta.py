@@ -249,9 +249,13 @@ def add_columns(table: DeltaTable, schema: pa.Schema) -> None:
         raise Conflict(f"table {table.table_uri} changed: {error}", hint="load the table and try again") from error
 
 
-def checkpoint(table: DeltaTable) -> None:
-    """Write a checkpoint of the loaded version, so that later loads replay less."""
-    table.create_checkpoint()
+def checkpoint(table: DeltaTable) -> bool:
+    """Write a checkpoint of the loaded version, so that later loads replay less; False when that failed."""
+    try:
+        table.create_checkpoint()
+    except (DeltaError, OSError):
+        return False
+    return True
 
 
 def entry_path(folder: str, version: int) -> str:

@@ -16,8 +16,10 @@ import pyarrow.fs as pafs
 
 from featurestore.groups import FeatureGroup
 from featurestore.offline import Change, Run, Snapshot, offline_schema
+from featurestore.offline.retention import lives, spare
 from featurestore.offline.runs import (
     RunSink,
+    is_run_name,
     move,
     parse_name,
     published_name,
@@ -34,6 +36,8 @@ __all__ = ["DeltaStore"]
 
 _CHECKPOINT_EVERY = 32
 _TRIES = 20
+_GRACE = 86_400_000_000
+"""A file this young (microseconds) may belong to a write under way."""
 _LOOK_BACK = 100
 """Log entries a process fsyncs before its first own one: another process may have died between commit and fsync."""
 
@@ -138,9 +142,11 @@ class DeltaStore:
         return dataclasses.replace(run, path=name, committed_at=committed_at)
 
     def discard(self, group: FeatureGroup, runs: Iterable[Run]) -> None:
-        """Delete files that were written but not committed."""
+        """Delete files that were written but not committed; those the table holds stay, however the commit ended."""
+        held = {file.path for file in delta.files_of(self._open(group))}
         for run in runs:
-            self.files.delete(f"{self.folder(group)}/{run.path}")
+            if run.path not in held:
+                self.files.delete(f"{self.folder(group)}/{run.path}")
 
     def commit(self, group: FeatureGroup, change: Change, *, expected: int = 0) -> int:
         """Commit durably and return the table version the commit made.
@@ -186,6 +192,33 @@ class DeltaStore:
                 committed_at = parse_name(add.path).committed_at if add.data_change else 0
                 if committed_at:
                     yield entry.version, Run(add.path, add.rows, add.size, committed_at)
+
+    def vacuum(self, group: FeatureGroup, *, keep_versions: Iterable[int], older_than: int) -> list[str]:
+        """Delete files that only old versions need; return their paths relative to the table's folder.
+
+        Versions in ``keep_versions``, the newest one and every one in force at or after ``older_than`` stay readable;
+        the others answer NotFound from now on. Files no commit knows (of a write under way, or one that was cut off)
+        are deleted when older than that and than a day.
+
+        Raises:
+            NotFound: a version to keep does not exist, or another tool cleaned the log.
+        """
+        folder = self.folder(group)
+        newest = self._open(group).version()
+        listing = self._listing(folder)
+        present = {name: info.mtime_ns // 1000 for name, info in listing.items() if is_run_name(name)}
+        known = lives(delta.entries(self.files.filesystem, folder))
+        chosen = spare(
+            known,
+            present,
+            newest=newest,
+            keep_versions=set(keep_versions),
+            older_than=older_than,
+            orphans_before=self.clock.now() - _GRACE,
+        )
+        for path in chosen:
+            self.files.delete(f"{folder}/{path}")
+        return chosen
 
     def history(self, group: FeatureGroup) -> list[delta.LogEntry]:
         """Every commit of the table, oldest first."""
@@ -260,7 +293,8 @@ class DeltaStore:
 
     def _checkpoint(self, group: FeatureGroup) -> None:
         folder = self.folder(group)
-        delta.checkpoint(self._open(group))
+        if not delta.checkpoint(self._open(group)):
+            return
         log = f"{folder}/{delta.LOG}"
         found = self.files.filesystem.get_file_info(pafs.FileSelector(log))
         derived = [info.path for info in found if ".checkpoint." in info.base_name]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import re
 import uuid
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
@@ -30,12 +31,18 @@ from foundation.files import Files
 __all__ = [
     "RunName",
     "RunSink",
+    "count_until",
     "cut_rows",
+    "effective_rows",
     "entity_starts",
+    "is_run_name",
+    "move",
     "new_name",
+    "open_run",
     "parse_name",
     "published_name",
     "read_footer",
+    "searchable",
     "sort_columns",
     "sort_rows",
     "stats_of",
@@ -104,6 +111,11 @@ def parse_name(name: str) -> RunName:
     return RunName(kind, int(at or 0), stem)
 
 
+def is_run_name(name: str) -> bool:
+    """Whether a file name is one of ours."""
+    return _NAME.fullmatch(name) is not None
+
+
 def sort_columns(group: FeatureGroup) -> list[str]:
     """The columns a run is sorted by, first to last."""
     return [*group.record_id, group.event_time, "tilth_rank"]
@@ -151,6 +163,66 @@ def _is_sorted(frame: pl.DataFrame, order: Sequence[str]) -> bool:
     return bool(frame.select(rises.all(ignore_nulls=True)).item()) if frame.height else True
 
 
+def searchable(frame: pl.DataFrame, order: Sequence[str]) -> list[np.ndarray | list[str]]:
+    """The order columns as they are searched: numbers for all but text, which Python orders as UTF-8 does."""
+    found: list[np.ndarray | list[str]] = []
+    for name in order:
+        column = frame[name]
+        if column.dtype == pl.String:
+            found.append(column.to_list())
+        else:
+            found.append(column.to_physical().to_numpy())
+    return found
+
+
+def count_until(columns: Sequence[np.ndarray | list[str]], low: int, bound: Sequence[Any]) -> int:
+    """Row number, at least ``low``, behind the last row at or before ``bound`` in sorted ``searchable`` columns."""
+    high = len(columns[0])
+    for column, value in zip(columns, bound, strict=True):
+        low, high = bisect_left(column, value, low, high), bisect_right(column, value, low, high)
+        if low == high:
+            return low
+    return high
+
+
+def effective_rows(table: pa.Table, schema: pa.Schema, committed_at: int) -> pl.DataFrame:
+    """A piece of a run as it counts: columns added since are null, a load's write time is no earlier than its commit.
+
+    Args:
+        table: as read, possibly under an earlier schema version.
+        schema: the columns wanted, in order.
+        committed_at: of the run.
+    """
+    arrays = [
+        table.column(field.name).cast(field.type)
+        if field.name in table.column_names
+        else pa.nulls(len(table), field.type)
+        for field in schema
+    ]
+    frame = pl.DataFrame(pl.from_arrow(pa.Table.from_arrays(arrays, schema=schema)))
+    if committed_at and "write_time" in frame.columns:
+        floor = pl.lit(committed_at).cast(frame.schema["write_time"])
+        frame = frame.with_columns(pl.max_horizontal("write_time", floor))
+    return frame
+
+
+@contextmanager
+def open_run(files: Files, path: str, *, buffer: int = 0) -> Iterator[pq.ParquetFile]:
+    """Open a run for reading batch by batch; ``buffer`` bytes are read ahead per column, 0 for whole column chunks.
+
+    Raises:
+        NotFound: the file is gone.
+        PlatformError: it is damaged, also when that shows only while reading.
+    """
+    try:
+        with files.filesystem.open_input_file(path) as source:
+            yield pq.ParquetFile(source, buffer_size=buffer)
+    except FileNotFoundError as error:
+        raise NotFound(f"file {path} is gone", subject=f"file {path}") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise PlatformError(f"file {path} is damaged: {error}", subject=f"file {path}") from error
+
+
 def entity_starts(frame: pl.DataFrame, keys: Sequence[str]) -> np.ndarray:
     """Row numbers (int64) at which a new key begins, 0 included."""
     if not frame.height:
@@ -190,12 +262,20 @@ class RunSink:
         group: the group.
         kind: first word of the file names.
         file_bytes: start the next file at the first entity after this many bytes; None for a single file.
+        group_bytes: uncompressed bytes of a row group, at most; rows held in memory are about as many.
     """
 
     def __init__(
-        self, files: Files, folder: str, group: FeatureGroup, kind: str, file_bytes: int | None = None
+        self,
+        files: Files,
+        folder: str,
+        group: FeatureGroup,
+        kind: str,
+        file_bytes: int | None = None,
+        group_bytes: int = GROUP_BYTES,
     ) -> None:
         self._files, self._folder, self._kind, self._limit = files, folder, kind, file_bytes
+        self._group_bytes = min(group_bytes, GROUP_BYTES)
         self._schema = offline_schema(group)
         self._keys = list(group.record_id)
         self._stem = uuid.uuid4().hex
@@ -214,7 +294,7 @@ class RunSink:
         if not frame.height:
             return
         width = max(1, frame.estimated_size() // frame.height)
-        self._target = int(min(GROUP_ROWS, max(2**10, GROUP_BYTES // width)))
+        self._target = int(min(GROUP_ROWS, max(2**10, self._group_bytes // width)))
         self._held.append(frame)
         self._held_rows += frame.height
         if self._held_rows <= self._target:
