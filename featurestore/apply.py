@@ -7,7 +7,6 @@ log is trimmed.
 from __future__ import annotations
 
 from pathlib import Path
-from uuid import uuid4
 
 import pyarrow as pa
 
@@ -83,7 +82,7 @@ class Appliers:
             rows = [row for _, row in pairs if row.flags & OFFLINE]
             added = []
             if rows:
-                added = [self._offline.write_run(group, offline_table(codec, rows), f"log-{last}-{uuid4().hex[:8]}")]
+                added = [self._offline.write_run(group, offline_table(codec, rows), "log")]
             try:
                 self._offline.commit(group, Change(added, app=(LOG_APP, last)), expected=position)
             except Conflict:

@@ -7,7 +7,7 @@ Sequences are reserved in the log, so a load's rows take their place among concu
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from hashlib import blake2b
@@ -22,12 +22,12 @@ from featurestore.frames import coerce
 from featurestore.groups import FeatureGroup
 from featurestore.offline import SYSTEM_FIELDS, Change, Run, Snapshot, offline_schema
 from featurestore.offline.delta import DeltaStore
-from featurestore.offline.reader import tables_of
+from featurestore.offline.runs import effective_rows, entity_starts, open_run, parse_name
 from featurestore.online import OnlineStore
 from featurestore.quarantine import Quarantine
 from featurestore.records import DELETED, OFFLINE, ONLINE, Row
 from featurestore.values import ValueCodec, parse_instant
-from featurestore.writes import WriteLog
+from featurestore.writes import Receipt, WriteLog
 from featurestore.writes.pending import PendingLoad, PendingLoads
 from foundation.checks import Suite
 from foundation.clock import Clock, micros_of_delta
@@ -40,6 +40,7 @@ __all__ = ["LoadOptions", "LoadReport", "Loader"]
 
 _FORGET_AFTER = 24 * 3600 * 1_000_000
 _PUBLISH_ROWS = 50_000
+_PART_ROWS = 1_000
 
 
 @dataclass(frozen=True)
@@ -148,13 +149,13 @@ class Loader:
         if progress is not None:
             progress.start(scan.rows, "rows")
         try:
-            for place, batch in enumerate(scan.batches()):
+            for batch in scan.batches():
                 rows, refused = self._accept(group, batch, scan, options, offset=read)
                 read += batch.num_rows
                 if refused.num_rows:
                     rejects.append(refused)
                 if rows.num_rows:
-                    runs.append(self._write(group, rows, options, f"load-{load}-{place}"))
+                    runs.append(self._write(group, rows))
                 if progress is not None:
                     progress.advance(batch.num_rows)
             rejected = pa.concat_tables(rejects) if rejects else None
@@ -176,6 +177,42 @@ class Loader:
             version,
             time.perf_counter() - started,
             _reasons(rejected),
+        )
+
+    def run_online(
+        self,
+        group: FeatureGroup,
+        codec: ValueCodec,
+        scan: Scan,
+        options: LoadOptions,
+        step: Callable[[list[Row], tuple[str, int]], Receipt],
+    ) -> LoadReport:
+        """Load a source meant for the online store alone, through the log in numbered parts: a part that was taken
+        before is passed over, so a load that was cut off goes on where it stopped.
+        """
+        started = time.perf_counter()
+        load = self._name(group, scan, options)
+        accepted = rejected = part = read = 0
+        written = 0
+        reasons: dict[str, int] = {}
+        for batch in scan.batches():
+            table, refused = self._accept(group, batch, scan, options, offset=read)
+            read += batch.num_rows
+            if refused.num_rows:
+                self._quarantine.add(group, f"{load}-{read}", refused, at=self._clock.now())
+                rejected += refused.num_rows
+                for reason, count in _reasons(refused).items():
+                    reasons[reason] = reasons.get(reason, 0) + count
+            for start in range(0, table.num_rows, _PART_ROWS):
+                part += 1
+                rows = [row._replace(flags=ONLINE) for row in rows_from(codec, table.slice(start, _PART_ROWS))]
+                receipt = step(rows, (load, part))
+                accepted += len(rows)
+                written += receipt.count
+            if options.progress is not None:
+                options.progress.advance(batch.num_rows)
+        return LoadReport(
+            load, written, rejected, written, accepted > 0 and written == 0, 0, time.perf_counter() - started, reasons
         )
 
     def _name(self, group: FeatureGroup, scan: Scan, options: LoadOptions) -> str:
@@ -247,13 +284,14 @@ class Loader:
         columns = [table.column(name) for name in group.names]
         return pa.Table.from_arrays([*columns, *arrays], schema=offline_schema(group))
 
-    def _write(self, group: FeatureGroup, rows: pa.Table, options: LoadOptions, name: str) -> Run:
-        del options
+    def _write(self, group: FeatureGroup, rows: pa.Table) -> Run:
         first = self._log.reserve(group, rows.num_rows)
         sequences = np.arange(first, first + rows.num_rows, dtype=np.int64)
         signed = sequences if group.on_equal == "replace" else -sequences
         place = rows.schema.get_field_index("tilth_rank")
-        return self._offline.write_run(group, rows.set_column(place, rows.schema.field(place), pa.array(signed)), name)
+        return self._offline.write_run(
+            group, rows.set_column(place, rows.schema.field(place), pa.array(signed)), "load"
+        )
 
     def _commit(self, group: FeatureGroup, load: str, runs: list[Run]) -> int:
         """Make the load visible; its write time is the instant of this commit."""
@@ -303,16 +341,18 @@ class Loader:
 
 
 def newest_rows(snapshot: Snapshot, codec: ValueCodec, paths: tuple[str, ...]) -> Iterator[list[Row]]:
-    """The newest row of each key within each piece of the named runs, as log rows ready for an online store."""
-    group = snapshot.group
-    keys = list(group.record_id)
-    for table in tables_of(snapshot, paths):
-        frame = pl.from_arrow(table)
-        assert isinstance(frame, pl.DataFrame)
-        last = frame.select((pl.struct(keys) != pl.struct(keys).shift(-1)).fill_null(True)).to_series()
-        newest = table.filter(pa.array(last.to_numpy()))
-        for start in range(0, newest.num_rows, _PUBLISH_ROWS):
-            yield rows_from(codec, newest.slice(start, _PUBLISH_ROWS))
+    """The newest row of each key within each row group of the named runs, as log rows ready for an online store."""
+    schema = offline_schema(snapshot.group)
+    for path in paths:
+        committed_at = parse_name(path).committed_at
+        with open_run(snapshot.files, f"{snapshot.folder}/{path}") as run:
+            for place in range(run.num_row_groups):
+                frame = effective_rows(run.read_row_group(place), schema, committed_at)
+                starts = entity_starts(frame, snapshot.group.record_id)
+                lasts = np.append(starts[1:], frame.height) - 1
+                newest = frame[lasts]
+                for start in range(0, newest.height, _PUBLISH_ROWS):
+                    yield rows_from(codec, newest.slice(start, _PUBLISH_ROWS).to_arrow().cast(schema))
 
 
 def rows_from(codec: ValueCodec, table: pa.Table) -> list[Row]:
@@ -394,5 +434,3 @@ def _reasons(rejected: pa.Table | None) -> dict[str, int]:
 
 def _app(load: str) -> str:
     return f"tilth/load/{load}"
-
-

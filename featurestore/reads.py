@@ -9,14 +9,27 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from featurestore.online import OnlineStore
+from featurestore.online import ConcurrentReads, OnlineStore
 from featurestore.online.codec import decode_values
-from featurestore.records import Stored, status_of
+from featurestore.parts import Parts, View
+from featurestore.records import DELETED, Stored, status_of
 from featurestore.values import ValueCodec
 from foundation.clock import moment_of
-from foundation.errors import InvalidInput
+from foundation.errors import InvalidInput, LimitExceeded, NotSupported, PlatformError, Unavailable
 
-__all__ = ["Answer", "BatchAnswer", "RecordPage", "answer_of", "list_page"]
+__all__ = [
+    "Answer",
+    "BatchAnswer",
+    "RecordPage",
+    "answer_of",
+    "get_record",
+    "get_record_async",
+    "get_records",
+    "list_page",
+    "lookup",
+]
+
+_MAX_BATCH = 10_000
 
 
 @dataclass(frozen=True)
@@ -71,9 +84,7 @@ class RecordPage:
     next_token: str | None
 
 
-def answer_of(
-    codec: ValueCodec, stored: Stored | None, now: int, places: Sequence[int] | None = None
-) -> Answer:
+def answer_of(codec: ValueCodec, stored: Stored | None, now: int, places: Sequence[int] | None = None) -> Answer:
     """Turn what is held into an answer at an instant, projected to column places."""
     status = status_of(stored, now)
     if stored is None or status == "missing":
@@ -92,6 +103,101 @@ def answer_of(
         timedelta(microseconds=now - stored.event_time),
         moment_of(stored.expires_at) if stored.expires_at else None,
     )
+
+
+def get_record(parts: Parts, name: str, key: object, features: Sequence[str] | None = None) -> dict[str, Any] | None:
+    """The latest record to serve, or None. The shortest way through: two look-ups in memory-mapped pages."""
+    view = _online(parts.view(name))
+    stored = parts.online.get_many(view.group, (view.codec.key(key),))[0]
+    return _serve(parts, view, stored, features)
+
+
+async def get_record_async(
+    parts: Parts, name: str, key: object, features: Sequence[str] | None = None
+) -> dict[str, Any] | None:
+    """``get_record`` on an event loop; look-ups of one tick share a round trip where the store can."""
+    view = _online(parts.view(name))
+    keys = (view.codec.key(key),)
+    if isinstance(parts.online, ConcurrentReads):
+        stored = (await parts.online.get_many_async(view.group, keys))[0]
+    else:
+        stored = parts.online.get_many(view.group, keys)[0]
+    return _serve(parts, view, stored, features)
+
+
+def lookup(parts: Parts, name: str, key: object, features: Sequence[str] | None = None) -> Answer:
+    """The answer for a key, with status and times."""
+    view = _online(parts.view(name))
+    places = None if features is None else view.codec.places(features)
+    stored = parts.online.get_many(view.group, (view.codec.key(key),))[0]
+    return answer_of(view.codec, stored, parts.clock.now(), places)
+
+
+def get_records(parts: Parts, asked: Sequence[Sequence[Any]]) -> list[BatchAnswer]:
+    """Answers for (group, keys[, features]) items, each key on its own.
+
+    Raises:
+        InvalidInput: an item of another shape, or more than 10,000 keys.
+    """
+    answers: list[BatchAnswer] = []
+    for item in asked:
+        if isinstance(item, str) or len(item) not in (2, 3) or isinstance(item[1], str):
+            raise InvalidInput(
+                f"{item!r} is not (group, keys) or (group, keys, features)",
+                subject="get_records",
+                hint="keys is a list",
+            )
+        answers += _answers(parts, item[0], list(item[1]), item[2] if len(item) == 3 else None)
+        if len(answers) > _MAX_BATCH:
+            raise LimitExceeded(f"more than {_MAX_BATCH} keys in one call", subject="get_records")
+    return answers
+
+
+def _answers(parts: Parts, name: str, keys: Sequence[object], features: Sequence[str] | None) -> list[BatchAnswer]:
+    try:
+        view = _online(parts.view(name))
+        places = None if features is None else view.codec.places(features)
+    except PlatformError as error:
+        return [BatchAnswer(name, key, None, str(error), error.code) for key in keys]
+    encoded: list[bytes] = []
+    good: list[int] = []
+    answers: list[BatchAnswer | None] = [None] * len(keys)
+    for place, key in enumerate(keys):
+        try:
+            encoded.append(view.codec.key(key))
+            good.append(place)
+        except InvalidInput as error:
+            answers[place] = BatchAnswer(name, key, None, str(error), error.code)
+    try:
+        found = parts.online.get_many(view.group, encoded)
+    except Unavailable as error:
+        return [each or BatchAnswer(name, keys[i], None, str(error), error.code) for i, each in enumerate(answers)]
+    now = parts.clock.now()
+    for place, stored in zip(good, found, strict=True):
+        answers[place] = BatchAnswer(name, keys[place], answer_of(view.codec, stored, now, places))
+    return [each for each in answers if each is not None]
+
+
+def _online(view: View) -> View:
+    if not view.group.online:
+        raise NotSupported(
+            f"group {view.group.name!r} has no online store",
+            subject=f"feature group {view.group.name!r}",
+            hint="create the group with online=True, or read its history",
+        )
+    return view
+
+
+def _serve(parts: Parts, view: View, stored: Stored | None, features: Sequence[str] | None) -> dict[str, Any] | None:
+    codec = view.codec
+    places = None if features is None else codec.places(features)
+    if stored is None or stored.flags & DELETED or (stored.expires_at and stored.expires_at <= parts.clock.now()):
+        return None
+    record = codec.record(decode_values(stored.payload))
+    if places is None:
+        return record
+    names = codec.group.names
+    return {names[place]: record[names[place]] for place in places}
 
 
 def list_page(
@@ -131,5 +237,3 @@ def _cursor(token: str | None) -> bytes:
         return base64.urlsafe_b64decode(token.encode())
     except (binascii.Error, ValueError):
         raise InvalidInput(f"token {token!r} is not one of ours", subject="token") from None
-
-

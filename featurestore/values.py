@@ -25,7 +25,15 @@ from foundation.clock import EPOCH, instant_of, moment_of
 from foundation.errors import InvalidInput
 from foundation.schema import Column, ColumnType
 
-__all__ = ["MAX_TEXT", "MAX_YEAR_INSTANT", "MIN_YEAR_INSTANT", "ValueCodec", "parse_instant"]
+__all__ = [
+    "MAX_TEXT",
+    "MAX_YEAR_INSTANT",
+    "MIN_YEAR_INSTANT",
+    "ValueCodec",
+    "parse_instant",
+    "plain_to_arrow",
+    "reader_of",
+]
 
 MAX_TEXT = 350 * 1024
 """Longest String value in UTF-8 bytes (AWS's record limit)."""
@@ -168,10 +176,7 @@ class ValueCodec:
         width = self._width
         padded = [row if len(row) == width else row + [None] * (width - len(row)) for row in rows]
         columns = zip(*padded, strict=True) if padded else ((),) * width
-        return [
-            pa.array(_for_arrow(column.type, list(cells)), column.type.arrow)
-            for column, cells in zip(self._columns, columns, strict=True)
-        ]
+        return [plain_to_arrow(column.type, list(cells)) for column, cells in zip(self._columns, columns, strict=True)]
 
     def plain_columns(self, table: pa.Table) -> list[list[Any]]:
         """Plain values, column by column, of an offline table holding the group's columns."""
@@ -213,6 +218,16 @@ def parse_instant(value: object, name: str, *, zone: str | None) -> int:
             hint="use an aware datetime, ISO 8601 text such as 2026-01-31T12:00:00Z, or epoch seconds",
         )
     return instant
+
+
+def reader_of(column: Column) -> Convert:
+    """The rule one value of a column is read by: given to plain, or InvalidInput."""
+    return _to_plain(column)
+
+
+def plain_to_arrow(kind: ColumnType, cells: list[Any]) -> pa.Array:
+    """One column of plain values as it is stored."""
+    return pa.array(_for_arrow(kind, cells), kind.arrow)
 
 
 def _epoch_seconds(value: object) -> int | None:

@@ -267,7 +267,7 @@ class Verifier:
                 row for key, stored in page if not _is_single(stored) and (row := self._lacking(snapshot, key, stored))
             ]
         if added:
-            run = self._offline.write_run(self._group, offline_table(self._codec, added), f"rebuilt-{self._now()}")
+            run = self._offline.write_run(self._group, offline_table(self._codec, added), "rebuilt")
             app = "tilth/rebuild"
             expected = self._offline.position(self._group, app)
             self._offline.commit(self._group, Change([run], app=(app, expected + 1)), expected=expected)
@@ -324,4 +324,3 @@ def _sampled(key: bytes, sample: float | None) -> bool:
 def _digests(keys: Sequence[bytes]) -> np.ndarray:
     """Keys as fixed 16-byte digests; text of NumPy drops trailing zeros, so the last byte is set."""
     return np.array([blake2b(key, digest_size=15).digest() + b"\x01" for key in keys], dtype="S16")
-

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from featurestore.groups import FeatureGroup
 from featurestore.records import Row, Stored
 
-__all__ = ["Abilities", "OnlineStore"]
+__all__ = ["Abilities", "ConcurrentReads", "OnlineStore"]
 
 
 @dataclass(frozen=True)
@@ -59,3 +59,11 @@ class OnlineStore(Protocol):
 
     def close(self) -> None:
         """Release connections; the store is not used afterwards."""
+
+
+@runtime_checkable
+class ConcurrentReads(Protocol):
+    """What a store with ``abilities.concurrent_reads`` has besides."""
+
+    async def get_many_async(self, group: FeatureGroup, keys: Sequence[bytes]) -> list[Stored | None]:
+        """``get_many`` on the running event loop; look-ups of one tick share a round trip."""

@@ -42,11 +42,13 @@ class Receipt:
         position: the last log sequence of the batch; a reader that has applied it sees the write.
         count: rows accepted.
         repeated: the batch had been accepted before and nothing was written now.
+        readable: False when the online store was away; the rows are durable and follow with the next write or flush.
     """
 
     position: int
     count: int
     repeated: bool = False
+    readable: bool = True
 
 
 class Stale(Conflict):

@@ -11,7 +11,7 @@ import msgspec
 
 from featurestore.groups import FeatureGroup
 from featurestore.online.embedded import EmbeddedStore
-from featurestore.records import Row
+from featurestore.records import HARD, Row
 from featurestore.writes import Append, Receipt, Stale
 from foundation.clock import Clock
 from foundation.errors import Conflict, PlatformError
@@ -107,7 +107,7 @@ class EmbeddedLog:
         """Checks first, then writes that cannot fail by themselves: batches share the transaction."""
         number = batch.group.number
         now = self._clock.now()
-        if batch.generation != self._generation(transaction):
+        if batch.generation < self._generation(transaction):
             raise Stale(f"feature group {batch.group.name!r} changed", hint="read it again and retry")
         request = _GROUP.pack(number) + batch.request.encode()[:480] if batch.request else None
         if request and (held := self._requested(transaction, request, now)):
@@ -167,7 +167,7 @@ class EmbeddedLog:
             return
         for row in batch.rows:
             held = self._store.held(transaction, batch.group, row.key)
-            check_newer(batch.group, row, None if held is None else held.event_time)
+            check_newer(batch.group, row, None if held is None or held.flags & HARD else held.event_time)
 
     def reserve(self, group: FeatureGroup, count: int) -> int:
         """Set aside sequences; see the seam."""
@@ -243,17 +243,15 @@ class EmbeddedLog:
 
     @property
     def generation(self) -> int:
-        """The catalogue generation writers must have seen."""
+        """The catalogue generation writers must have seen, mirrored here so that each transaction can look."""
         with self._environment.begin(db=self._state) as transaction:
             data = transaction.get(_GENERATION)
         return 0 if data is None else int(_COUNTER.unpack(data)[0])
 
-    def bump(self) -> int:
-        """Raise the generation: every reader's and writer's cached groups are stale from now on."""
+    def mirror(self, generation: int) -> None:
+        """Take over the catalogue's coming generation: groups cached below it are stale from now on."""
         with self._environment.write() as transaction:
-            generation = self._generation(transaction) + 1
             transaction.put(_GENERATION, _COUNTER.pack(generation), db=self._state)
-        return generation
 
 
 def check_newer(group: FeatureGroup, row: Row, held: int | None) -> None:
@@ -276,5 +274,3 @@ def _counter(number: int) -> bytes:
 
 def _producer(number: int, producer: str) -> bytes:
     return _GROUP.pack(number) + producer.encode()[:480]
-
-

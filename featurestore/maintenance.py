@@ -1,0 +1,82 @@
+"""Looking after groups: making and removing their stores, flushing, compaction, vacuum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from featurestore.groups import FeatureGroup
+from featurestore.parts import Parts
+from foundation.clock import micros_of_delta
+from foundation.errors import InUse
+
+__all__ = ["VacuumReport", "delete_group", "flush", "vacuum"]
+
+
+@dataclass(frozen=True)
+class VacuumReport:
+    """What vacuum removed: paths relative to the group's table."""
+
+    group: str
+    removed: tuple[str, ...]
+
+
+def delete_group(parts: Parts, name: str, *, offline: str, pinned: set[int]) -> None:
+    """Delete a group: nobody gets it any more, then its stores go, then its entry. Repeating finishes a cut-off one.
+
+    Raises:
+        InUse: its offline files are to be purged while saved datasets are pinned to them.
+    """
+    if offline == "purge" and pinned:
+        raise InUse(
+            f"saved datasets are pinned to group {name!r}",
+            subject=f"feature group {name!r}",
+            hint='delete those datasets first, or use offline="keep"',
+        )
+    if offline == "keep" and name not in {group.name for group, _ in parts.groups.deleting()}:
+        parts.settle(parts.view(name))
+    group = parts.groups.begin_delete(name, offline=offline)
+    parts.online.drop(group)
+    parts.log.drop(group)
+    parts.pending.drop(group)
+    if group.offline and offline == "purge":
+        parts.offline.drop(group)
+        parts.quarantine.drop(group)
+    parts.groups.finish_delete(name)
+    parts.forget(name)
+
+
+def flush(parts: Parts, name: str | None) -> int:
+    """Bring everything acknowledged into both stores, of one group or of all; return rows committed offline."""
+    return sum(parts.settle(parts.view(each.name)) for each in _groups(parts, name))
+
+
+def vacuum(parts: Parts, name: str, *, pinned: set[int], older_than: timedelta | None) -> VacuumReport:
+    """Delete offline files no version younger than the promise, and no saved dataset, needs.
+
+    Args:
+        parts: the opened store.
+        name: feature group.
+        pinned: versions saved datasets need.
+        older_than: keep what was current within this time; None for the setting ``time_travel``.
+    """
+    view = parts.view(name)
+    parts.settle(view)
+    keep = parts.workspace.settings.time_travel if older_than is None else older_than
+    removed = parts.offline.vacuum(
+        view.group, keep_versions=pinned, older_than=parts.clock.now() - micros_of_delta(keep)
+    )
+    return VacuumReport(name, tuple(removed))
+
+
+def _groups(parts: Parts, name: str | None) -> list[FeatureGroup]:
+    if name is not None:
+        return [parts.view(name).group]
+    found: list[FeatureGroup] = []
+    token: str | None = None
+    while True:
+        page = parts.groups.list(limit=1000, token=token)
+        found += page.groups
+        token = page.next_token
+        if token is None:
+            return found

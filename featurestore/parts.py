@@ -1,0 +1,186 @@
+"""The opened parts of a feature store, put together once: stores, log, appliers, loader, and the cache of groups."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import TypeVar
+
+from featurestore.administration import Groups
+from featurestore.apply import Appliers
+from featurestore.groups import FeatureGroup
+from featurestore.loads import Loader
+from featurestore.offline.delta import DeltaStore
+from featurestore.online import OnlineStore
+from featurestore.online.embedded import DATABASES as STORE_DATABASES
+from featurestore.online.embedded import EmbeddedStore
+from featurestore.quarantine import Quarantine
+from featurestore.values import ValueCodec
+from featurestore.verify import Verifier
+from featurestore.writes import Append, Receipt, Stale
+from featurestore.writes.embedded import DATABASES as LOG_DATABASES
+from featurestore.writes.embedded import EmbeddedLog
+from featurestore.writes.pending import PendingLoads
+from foundation.clock import micros_of_delta
+from foundation.errors import InvalidInput, Unavailable
+from foundation.lmdb import Environment
+from foundation.workspace import Workspace
+
+__all__ = ["Parts", "View"]
+
+_BACKENDS = {"redis": "featurestore.online.redis", "rediss": "featurestore.online.redis"}
+_TRIES = 40
+_PAUSE = 0.025
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class View:
+    """A group as read at one catalogue generation."""
+
+    group: FeatureGroup
+    codec: ValueCodec
+    generation: int
+
+
+class Parts:
+    """Everything a FeatureStore works with. One per opened store; threads share it.
+
+    Args:
+        workspace: opened workspace; its settings choose the online backend.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        settings = workspace.settings
+        databases = tuple(dict.fromkeys((*STORE_DATABASES, *LOG_DATABASES)))
+        self.workspace = workspace
+        self.clock = workspace.clock
+        self.catalog = workspace.catalog
+        self.groups = Groups(workspace.catalog, clock=workspace.clock, actor=workspace.actor)
+        self._environment = Environment.share(workspace.root / "log", databases=databases, map_size=settings.map_size)
+        self.online = self._open_online(settings.online)
+        fused = self.online if isinstance(self.online, EmbeddedStore) else None
+        self.log = EmbeddedLog(self._environment, self.clock, store=fused)
+        self.offline = DeltaStore(workspace.files, clock=workspace.clock)
+        self.pending = PendingLoads(self._environment)
+        self.quarantine = Quarantine(workspace.files)
+        locks = workspace.root / "locks"
+        self.appliers = Appliers(self.log, self.online, self.offline, locks)
+        self.loader = Loader(
+            self.log,
+            self.online,
+            self.offline,
+            self.pending,
+            self.quarantine,
+            clock=self.clock,
+            locks=locks,
+            future_bound=settings.future_bound,
+        )
+        self.future_bound = micros_of_delta(settings.future_bound)
+        self._views: dict[str, View] = {}
+        self._unflushed: dict[int, int] = {}
+        self.catalog.on_change = self.log.mirror
+
+    def _open_online(self, url: str) -> OnlineStore:
+        if url.startswith("embedded:"):
+            return EmbeddedStore(self._environment)
+        scheme = url.partition(":")[0].partition("+")[0]
+        if scheme not in _BACKENDS:
+            raise InvalidInput(
+                f"online URL {url!r} has an unknown scheme",
+                subject="setting online",
+                hint="use embedded:, redis://host:port/0 or redis+cluster://host:port",
+            )
+        store: OnlineStore = import_module(_BACKENDS[scheme]).RedisStore(url, self.workspace.id)
+        return store
+
+    # -- groups -----------------------------------------------------------------------------------------------------
+
+    def view(self, name: str) -> View:
+        """The group as it stands, from the cache while the catalogue has not moved.
+
+        Raises:
+            NotFound: no such group; a close name is suggested.
+        """
+        view = self._views.get(name)
+        if view is not None and view.generation >= self.log.generation:
+            return view
+        generation = self.catalog.generation()
+        group = self.groups.get(name)
+        if view is not None and view.group == group:
+            view = View(view.group, view.codec, generation)
+        else:
+            self._ensure_table(group)
+            view = View(group, ValueCodec(group), generation)
+        self._views[name] = view
+        return view
+
+    def _ensure_table(self, group: FeatureGroup) -> None:
+        """Make or widen the offline table where whoever changed the catalogue was cut off before."""
+        if group.offline:
+            if not self.workspace.files.exists(f"{self.offline.folder(group)}/_delta_log"):
+                self.offline.create(group)
+            if group.version > 1:
+                self.offline.evolve(group)
+
+    def forget(self, name: str) -> None:
+        """Drop a group from the cache."""
+        self._views.pop(name, None)
+
+    def current(self, name: str, act: Callable[[View], Result]) -> Result:
+        """Do something that fails with ``Stale`` when the group moved meanwhile, reading it again and retrying."""
+        for attempt in range(_TRIES):
+            try:
+                return act(self.view(name))
+            except Stale:
+                time.sleep(_PAUSE if attempt else 0)
+        # A catalogue writer died between announcing a change and making it: any change sets the mirror right.
+        self.catalog.create("workspace", "generation", {}, actor=self.workspace.actor, note="mirror set right")
+        self.catalog.delete("workspace", "generation", actor=self.workspace.actor, note="mirror set right")
+        return act(self.view(name))
+
+    # -- writes -----------------------------------------------------------------------------------------------------
+
+    def append(self, batch: Append, *, wait: str) -> Receipt:
+        """Log a batch; with ``wait="online"`` it is readable online when this returns.
+
+        A write the log has taken is never answered with an error: when the online store is away, the receipt says so
+        and the row follows with the next write or flush.
+        """
+        receipt = self.log.append(batch)
+        if wait == "online":
+            try:
+                self.appliers.catch_up(batch.group, receipt.position)
+            except Unavailable:
+                receipt = replace(receipt, readable=False)
+        number = batch.group.number
+        self._unflushed[number] = self._unflushed.get(number, 0) + receipt.count
+        if self._unflushed[number] >= self.workspace.settings.flush_rows:
+            self.settle(self.view(batch.group.name))
+        return receipt
+
+    def settle(self, view: View) -> int:
+        """Bring both stores of a group up to everything acknowledged so far; return rows committed offline."""
+        self._unflushed[view.group.number] = 0
+        self.loader.recover(view.group, view.codec)
+        return self.appliers.flush(view.group, view.codec)
+
+    def verifier(self, view: View) -> Verifier:
+        """The checker of a group."""
+        return Verifier(
+            self.log,
+            self.online,
+            self.offline,
+            view.codec,
+            settle=lambda: self.settle(view),
+            now=self.clock.now,
+        )
+
+    def close(self) -> None:
+        """Release connections, the log and the workspace."""
+        self.online.close()
+        self._environment.release()
+        self.workspace.close()
