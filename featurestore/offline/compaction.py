@@ -27,7 +27,6 @@ from featurestore.groups import FeatureGroup
 from featurestore.offline import Change, Run, Snapshot, offline_schema
 from featurestore.offline.delta import DeltaStore
 from featurestore.offline.runs import (
-    RunSink,
     count_until,
     effective_rows,
     open_run,
@@ -35,6 +34,7 @@ from featurestore.offline.runs import (
     searchable,
     sort_columns,
 )
+from featurestore.offline.sink import RunSink
 from foundation.errors import Conflict
 
 if TYPE_CHECKING:

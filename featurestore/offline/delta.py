@@ -16,17 +16,16 @@ import pyarrow.fs as pafs
 
 from featurestore.groups import FeatureGroup
 from featurestore.offline import Change, Run, Snapshot, offline_schema
+from featurestore.offline.footers import read_footer, stats_of
 from featurestore.offline.retention import lives, spare
 from featurestore.offline.runs import (
-    RunSink,
     is_run_name,
     move,
     parse_name,
     published_name,
-    read_footer,
     sort_rows,
-    stats_of,
 )
+from featurestore.offline.sink import RunSink
 from foundation import delta
 from foundation.clock import Clock, system_clock
 from foundation.errors import Conflict, InvalidInput, NotFound, NotSupported, PlatformError

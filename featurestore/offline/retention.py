@@ -73,6 +73,6 @@ def spare(
             if modified < min(older_than, orphans_before):
                 chosen.append(path)
         elif life.until is not None and life.ended is not None and life.ended < older_than:
-            if not any(life.first <= version < life.until for version in keep_versions):
-                chosen.append(path)
+            needed = any(life.first <= version < life.until for version in keep_versions)
+            chosen += [] if needed else [path]
     return sorted(chosen)
