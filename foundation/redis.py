@@ -27,6 +27,7 @@ from foundation.errors import (
     PlatformError,
     Unavailable,
 )
+from foundation.settings import shown_url
 
 try:
     import redis as driver
