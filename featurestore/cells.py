@@ -435,7 +435,7 @@ def _rule(column: Column, zone: str | None) -> Callable[[Any], object]:
     def whole(value: Any) -> object:  # noqa: ANN401 - numbers of several kinds
         if isinstance(value, float) and value != value:
             return None
-        if isinstance(value, float | Decimal) and float(abs(value)) <= _INT_EDGE and value == int(value):
+        if isinstance(value, float | Decimal) and -_INT_EDGE <= value <= _INT_EDGE and value == int(value):
             value = int(value)
         return rule(value)
 
