@@ -194,11 +194,10 @@ class Connection:
         return _patiently(partial(self._wire.talk, _Kept(commands)), self._translated)
 
     def _open_concurrent(self) -> _Client:
-        return async_driver.Redis(
-            connection_pool=async_driver.ConnectionPool(
-                connection_class=_async_class(self._client.connection_pool.connection_class),
-                **_async_options(self._client.connection_pool.connection_kwargs),
-            )
+        pool = self._client.connection_pool
+        kind = _async_class(pool.connection_class)
+        return async_driver.Redis.from_pool(
+            async_driver.ConnectionPool(connection_class=kind, **_async_options(pool.connection_kwargs))
         )
 
     async def _fetch(self, client: _Client, keys: Sequence[bytes]) -> list[bytes | None]:
