@@ -206,13 +206,7 @@ def define_group(
     check_options(subject, online=online, offline=offline, ttl=ttl, on_equal=on_equal)
     check_description(subject, description)
     check_tags(subject, tags or {})
-    for named in {*(descriptions or {}), *(parameters or {})}:
-        if named not in schema:
-            raise NotFound.of(f"feature of group {name!r}:", named, schema.names)
-    for named, text in (descriptions or {}).items():
-        check_description(f"feature {named!r}", text)
-    for named, values in (parameters or {}).items():
-        check_parameters(f"feature {named!r}", values)
+    _check_described(name, schema, descriptions or {}, parameters or {})
     features = tuple(
         FeatureDefinition(
             c.name, c.type, (descriptions or {}).get(c.name, ""), dict((parameters or {}).get(c.name, {}))
@@ -302,6 +296,18 @@ def check_tags(subject: str, tags: Mapping[str, str]) -> None:
                 subject=subject,
                 hint="keys are 1 to 128, values up to 256 characters of text",
             )
+
+
+def _check_described(
+    group: str, schema: Schema, descriptions: Mapping[str, str], parameters: Mapping[str, Mapping[str, str]]
+) -> None:
+    for name in [*descriptions, *parameters]:
+        if name not in schema:
+            raise NotFound.of(f"feature of group {group!r}:", name, schema.names)
+    for name, text in descriptions.items():
+        check_description(f"feature {name!r}", text)
+    for name, values in parameters.items():
+        check_parameters(f"feature {name!r}", values)
 
 
 def _check_count(count: int) -> None:
