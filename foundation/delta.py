@@ -24,7 +24,7 @@ from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
-from foundation.errors import Conflict, NotFound, NotSupported, PlatformError
+from foundation.errors import Conflict, NotFound, NotSupported, PlatformError, Unavailable
 
 __all__ = [
     "LOG",
@@ -139,6 +139,8 @@ def load(location: str, version: int | None = None, *, options: Mapping[str, str
         if version is not None:
             raise _no_version(location, version) from error
         raise PlatformError(f"table {location} cannot be read: {error}", subject=f"table {location}") from error
+    except OSError as error:
+        raise Unavailable(f"table {location} cannot be reached: {error}", subject=f"table {location}") from error
 
 
 def _no_version(location: str, version: int) -> NotFound:

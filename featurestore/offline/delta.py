@@ -63,7 +63,6 @@ class DeltaStore:
     def create(self, group: FeatureGroup) -> None:
         """Make an empty table; nothing happens when it is there."""
         folder = self.folder(group)
-        self.files.filesystem.create_dir(folder, recursive=True)
         delta.create(self._location(folder), offline_schema(group), name=group.name, options=self.files.storage_options)
         self._sync_log(folder, 0)
 

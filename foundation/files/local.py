@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -17,8 +18,11 @@ class LocalFiles:
     """See ``foundation.files.Files``."""
 
     def __init__(self, root: Path) -> None:
-        root.mkdir(parents=True, exist_ok=True)
         self.root = root.absolute()
+        made = [folder for folder in (self.root, *self.root.parents) if not folder.exists()]
+        self.root.mkdir(parents=True, exist_ok=True)
+        for folder in made:
+            sync_path(folder.parent)
         self.url = self.root.as_uri()
         self.filesystem: pafs.FileSystem = pafs.SubTreeFileSystem(str(self.root), pafs.LocalFileSystem())
         self.storage_options: Mapping[str, str] = {}
@@ -45,12 +49,14 @@ class LocalFiles:
         return (self.root / path).exists()
 
     def delete(self, path: str) -> None:
-        """Remove a file or a whole folder."""
+        """Remove a file or a whole folder, durably; files that others remove meanwhile are no error."""
         full = self.root / path
-        if full.is_dir():
-            shutil.rmtree(full, ignore_errors=True)
-        else:
-            full.unlink(missing_ok=True)
+        while full.is_dir():
+            with suppress(FileNotFoundError):
+                shutil.rmtree(full)
+        full.unlink(missing_ok=True)
+        if full.parent.is_dir():
+            sync_path(full.parent)
 
 
 def sync_path(path: Path) -> None:
