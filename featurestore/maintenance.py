@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from featurestore.groups import FeatureGroup
 from featurestore.parts import Parts
+from featurestore.saved import SavedDatasets
 from foundation.clock import micros_of_delta
 from foundation.errors import InUse
 
@@ -21,19 +22,20 @@ class VacuumReport:
     removed: tuple[str, ...]
 
 
-def delete_group(parts: Parts, name: str, *, offline: str, pinned: set[int]) -> None:
+def delete_group(parts: Parts, name: str, *, offline: str, saved: SavedDatasets) -> None:
     """Delete a group: nobody gets it any more, then its stores go, then its entry. Repeating finishes a cut-off one.
 
     Raises:
         InUse: its offline files are to be purged while saved datasets are pinned to them.
     """
-    if offline == "purge" and pinned:
+    half = {group.name: group for group, _ in parts.groups.deleting()}
+    if offline == "purge" and saved.pinned_versions(half.get(name) or parts.group(name)):
         raise InUse(
             f"saved datasets are pinned to group {name!r}",
             subject=f"feature group {name!r}",
             hint='delete those datasets first, or use offline="keep"',
         )
-    if offline == "keep" and name not in {group.name for group, _ in parts.groups.deleting()}:
+    if offline == "keep" and name not in half:
         parts.settle(parts.view(name))
     group = parts.groups.begin_delete(name, offline=offline)
     parts.online.drop(group)
@@ -51,18 +53,19 @@ def flush(parts: Parts, name: str | None) -> int:
     return sum(parts.settle(parts.view(each.name)) for each in _groups(parts, name))
 
 
-def vacuum(parts: Parts, name: str, *, pinned: set[int], older_than: timedelta | None) -> VacuumReport:
+def vacuum(parts: Parts, name: str, *, saved: SavedDatasets, older_than: timedelta | None) -> VacuumReport:
     """Delete offline files no version younger than the promise, and no saved dataset, needs.
 
     Args:
         parts: the opened store.
         name: feature group.
-        pinned: versions saved datasets need.
+        saved: keeps the versions it is pinned to.
         older_than: keep what was current within this time; None for the setting ``time_travel``.
     """
     view = parts.view(name)
     parts.settle(view)
     keep = parts.workspace.settings.time_travel if older_than is None else older_than
+    pinned = saved.pinned_versions(view.group)
     removed = parts.offline.vacuum(
         view.group, keep_versions=pinned, older_than=parts.clock.now() - micros_of_delta(keep)
     )

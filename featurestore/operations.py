@@ -13,7 +13,7 @@ import pyarrow as pa
 from featurestore import maintenance, reads, writing
 from featurestore.administration import GROUP_KIND, GroupPage
 from featurestore.asof import history_of, record_as_of
-from featurestore.datasets import DatasetBuilder
+from featurestore.datasets import DatasetBuilder, start_dataset
 from featurestore.groups import FeatureGroup
 from featurestore.loads import LoadOptions, LoadReport
 from featurestore.maintenance import VacuumReport
@@ -21,7 +21,7 @@ from featurestore.offline.compaction import CompactionReport, compact
 from featurestore.offline.export import ExportReport, export_sagemaker
 from featurestore.parts import Parts, View
 from featurestore.reads import Answer, BatchAnswer, RecordPage
-from featurestore.saved import SavedDataset
+from featurestore.saved import SavedDatasets
 from featurestore.values import parse_instant
 from featurestore.verify import VerifyReport
 from featurestore.writes import Receipt
@@ -48,6 +48,7 @@ class FeatureStore:
 
     def __init__(self, workspace: Workspace) -> None:
         self._parts = Parts(workspace)
+        self._saved = SavedDatasets(self._parts)
         self._open = True
         self.workspace = workspace
 
@@ -213,7 +214,7 @@ class FeatureStore:
         Raises:
             InUse: ``"purge"`` while a saved dataset is pinned to the group's history.
         """
-        maintenance.delete_group(self._parts, name, offline=offline, pinned=self._saved.pinned_versions(name))
+        maintenance.delete_group(self._parts, name, offline=offline, saved=self._saved)
 
     @operation
     def audit(self, name: str | None = None, *, since: datetime | None = None, limit: int = 100) -> list[AuditEntry]:
@@ -424,6 +425,44 @@ class FeatureStore:
         """Every row ever accepted for a key, with its times, rank and deletes, in (event time, rank) order."""
         return history_of(self._parts, name, key, as_of=as_of)
 
+    def dataset(
+        self,
+        spine: object,
+        event_time: str,
+        *,
+        known_by: str | None = None,
+        boundary: str = "<=",
+        timezone: str | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> DatasetBuilder:
+        """Begin a training set: one row per spine row, in order, each seeing only what it could have known.
+
+        Args:
+            spine: polars, pandas or Arrow table, Parquet or CSV path, SQL text, or a list of mappings.
+            event_time: the spine's column of moments.
+            known_by: ``"row"`` or a spine column: use only records known by then.
+            boundary: ``"<="`` or ``"<"``: whether a record at exactly the row's moment counts.
+            timezone: IANA zone of naive moments; without one they are refused.
+            columns: spine columns that go into the result, None for all.
+
+        Returns:
+            A builder: ``.join(…)``, ``.join_label(…)``, ``.as_of(…)``, ``.split(…)``, then ``.to_arrow()`` and so on.
+        """
+        return start_dataset(
+            self._parts,
+            spine,
+            event_time,
+            known_by=known_by,
+            boundary=boundary,
+            timezone=timezone,
+            columns=columns,
+        )
+
+    @property
+    def datasets(self) -> SavedDatasets:
+        """Saved datasets: get, list, load, recreate, delete."""
+        return self._saved
+
     # -- care -------------------------------------------------------------------------------------------------------
 
     @operation
@@ -448,7 +487,7 @@ class FeatureStore:
             name: feature group.
             older_than: how long table versions stay readable; None for the setting ``time_travel``.
         """
-        return maintenance.vacuum(self._parts, name, pinned=self._saved.pinned_versions(name), older_than=older_than)
+        return maintenance.vacuum(self._parts, name, saved=self._saved, older_than=older_than)
 
     @operation
     def verify(self, name: str, *, sample: float | None = None, repair: bool = False) -> VerifyReport:

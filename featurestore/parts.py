@@ -12,6 +12,7 @@ from featurestore.administration import Groups
 from featurestore.apply import Appliers
 from featurestore.groups import FeatureGroup
 from featurestore.loads import Loader
+from featurestore.offline import Snapshot
 from featurestore.offline.delta import DeltaStore
 from featurestore.online import OnlineStore
 from featurestore.online.embedded import DATABASES as STORE_DATABASES
@@ -24,7 +25,8 @@ from featurestore.writes.embedded import DATABASES as LOG_DATABASES
 from featurestore.writes.embedded import EmbeddedLog
 from featurestore.writes.pending import PendingLoads
 from foundation.clock import micros_of_delta
-from foundation.errors import InvalidInput, Unavailable
+from foundation.errors import InvalidInput, NotFound, Unavailable
+from foundation.files import Files
 from foundation.lmdb import Environment
 from foundation.workspace import Workspace
 
@@ -141,6 +143,45 @@ class Parts:
         self.catalog.create("workspace", "generation", {}, actor=self.workspace.actor, note="mirror set right")
         self.catalog.delete("workspace", "generation", actor=self.workspace.actor, note="mirror set right")
         return act(self.view(name))
+
+    # -- what datasets need of a store (``building.Groups``) ---------------------------------------------------------
+
+    @property
+    def files(self) -> Files:
+        """Where saved datasets are kept."""
+        return self.workspace.files
+
+    def group(self, name: str) -> FeatureGroup:
+        """A group as it stands."""
+        return self.view(name).group
+
+    def snapshot(self, name: str, version: int | None = None) -> Snapshot:
+        """A group's offline table: a given version, or the latest with everything acknowledged flushed into it.
+
+        Raises:
+            NotFound: no such group or version, or the group is not kept offline.
+        """
+        view = self.view(name)
+        if not view.group.offline:
+            raise NotFound(
+                f"group {name!r} has no offline store",
+                subject=f"feature group {name!r}",
+                hint="create the group with offline=True",
+            )
+        if version is None:
+            self.settle(view)
+        return self.offline.snapshot(view.group, version)
+
+    def commit_of(self, name: str, run: str) -> int | None:
+        """Version of a group's offline table whose commit added a file."""
+        for entry in self.offline.history(self.group(name)):
+            if any(added.path == run for added in entry.added):
+                return entry.version
+        return None
+
+    def now(self) -> int:
+        """The present instant."""
+        return self.clock.now()
 
     # -- writes -----------------------------------------------------------------------------------------------------
 
