@@ -10,7 +10,7 @@ from foundation.clock import instant_of
 from foundation.errors import InvalidInput
 from foundation.schema import Column
 
-__all__ = ["KEY_KINDS", "KEY_LIMIT", "decode_key", "encode_key"]
+__all__ = ["KEY_KINDS", "KEY_LIMIT", "decode_key", "encode_key", "integral_key"]
 
 KEY_KINDS: Final = frozenset({"Integral", "String", "Boolean", "Timestamp", "Date"})
 """Types a record identifier may have; floats and collections have no dependable equality."""
@@ -41,6 +41,15 @@ def encode_key(columns: tuple[Column, ...], values: tuple[object, ...]) -> bytes
     if len(key) > KEY_LIMIT:
         raise InvalidInput(f"the key has {len(key)} bytes", subject="key", hint=f"keep keys within {KEY_LIMIT} bytes")
     return key
+
+
+def integral_key(value: int) -> bytes:
+    """The canonical key of a single Integral identifier: what ``encode_key`` gives, without the checks.
+
+    Raises:
+        struct.error: the value is beyond 64 bits.
+    """
+    return _INT.pack(b"i", value + _SIGN)
 
 
 def _part(column: Column, value: object) -> bytes:

@@ -18,6 +18,7 @@ from featurestore.online import OnlineStore
 from featurestore.online.embedded import DATABASES as STORE_DATABASES
 from featurestore.online.embedded import EmbeddedStore
 from featurestore.quarantine import Quarantine
+from featurestore.records import Stored
 from featurestore.values import ValueCodec
 from featurestore.verify import Verifier
 from featurestore.writes import Append, Receipt, Stale
@@ -25,7 +26,7 @@ from featurestore.writes.embedded import DATABASES as LOG_DATABASES
 from featurestore.writes.embedded import EmbeddedLog
 from featurestore.writes.pending import PendingLoads
 from foundation.clock import micros_of_delta
-from foundation.errors import InvalidInput, NotFound, Unavailable
+from foundation.errors import InvalidInput, NotFound, NotSupported, Unavailable
 from foundation.files import Files
 from foundation.lmdb import Environment
 from foundation.workspace import Workspace
@@ -64,8 +65,8 @@ class Parts:
         self.groups = Groups(workspace.catalog, clock=workspace.clock, actor=workspace.actor)
         self._environment = Environment.share(workspace.root / "log", databases=databases, map_size=settings.map_size)
         self.online = self._open_online(settings.online)
-        fused = self.online if isinstance(self.online, EmbeddedStore) else None
-        self.log = EmbeddedLog(self._environment, self.clock, store=fused)
+        self._embedded = self.online if isinstance(self.online, EmbeddedStore) else None
+        self.log = EmbeddedLog(self._environment, self.clock, store=self._embedded)
         self.offline = DeltaStore(workspace.files, clock=workspace.clock)
         self.pending = PendingLoads(self._environment)
         self.quarantine = Quarantine(workspace.files)
@@ -118,6 +119,33 @@ class Parts:
             self._ensure_table(group)
             view = View(group, ValueCodec(group), generation)
         self._views[name] = view
+        return view
+
+    def glance(self, name: str, key: object) -> tuple[View, Stored | None]:
+        """The group and what is held online for a key; on LMDB one transaction tells both.
+
+        Raises:
+            NotFound: no such group.
+            InvalidInput: the key does not fit.
+            NotSupported: the group has no online store.
+        """
+        view = self._views.get(name)
+        if self._embedded is not None and view is not None and view.group.online:
+            generation, held = self._embedded.glance(view.group, view.codec.key(key))
+            if view.generation >= generation:
+                return view, held
+        view = self.online_view(name)
+        return view, self.online.get_many(view.group, (view.codec.key(key),))[0]
+
+    def online_view(self, name: str) -> View:
+        """The group, refused when it is not kept online."""
+        view = self.view(name)
+        if not view.group.online:
+            raise NotSupported(
+                f"group {name!r} has no online store",
+                subject=f"feature group {name!r}",
+                hint="create the group with online=True, or read its history",
+            )
         return view
 
     def _ensure_table(self, group: FeatureGroup) -> None:

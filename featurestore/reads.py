@@ -15,7 +15,7 @@ from featurestore.parts import Parts, View
 from featurestore.records import DELETED, Stored, status_of
 from featurestore.values import ValueCodec
 from foundation.clock import moment_of
-from foundation.errors import InvalidInput, LimitExceeded, NotSupported, PlatformError, Unavailable
+from foundation.errors import InvalidInput, LimitExceeded, PlatformError, Unavailable
 
 __all__ = [
     "Answer",
@@ -106,9 +106,8 @@ def answer_of(codec: ValueCodec, stored: Stored | None, now: int, places: Sequen
 
 
 def get_record(parts: Parts, name: str, key: object, features: Sequence[str] | None = None) -> dict[str, Any] | None:
-    """The latest record to serve, or None. The shortest way through: two look-ups in memory-mapped pages."""
-    view = _online(parts.view(name))
-    stored = parts.online.get_many(view.group, (view.codec.key(key),))[0]
+    """The latest record to serve, or None."""
+    view, stored = parts.glance(name, key)
     return _serve(parts, view, stored, features)
 
 
@@ -116,7 +115,7 @@ async def get_record_async(
     parts: Parts, name: str, key: object, features: Sequence[str] | None = None
 ) -> dict[str, Any] | None:
     """``get_record`` on an event loop; look-ups of one tick share a round trip where the store can."""
-    view = _online(parts.view(name))
+    view = parts.online_view(name)
     keys = (view.codec.key(key),)
     if isinstance(parts.online, ConcurrentReads):
         stored = (await parts.online.get_many_async(view.group, keys))[0]
@@ -127,9 +126,8 @@ async def get_record_async(
 
 def lookup(parts: Parts, name: str, key: object, features: Sequence[str] | None = None) -> Answer:
     """The answer for a key, with status and times."""
-    view = _online(parts.view(name))
+    view, stored = parts.glance(name, key)
     places = None if features is None else view.codec.places(features)
-    stored = parts.online.get_many(view.group, (view.codec.key(key),))[0]
     return answer_of(view.codec, stored, parts.clock.now(), places)
 
 
@@ -155,7 +153,7 @@ def get_records(parts: Parts, asked: Sequence[Sequence[Any]]) -> list[BatchAnswe
 
 def _answers(parts: Parts, name: str, keys: Sequence[object], features: Sequence[str] | None) -> list[BatchAnswer]:
     try:
-        view = _online(parts.view(name))
+        view = parts.online_view(name)
         places = None if features is None else view.codec.places(features)
     except PlatformError as error:
         return [BatchAnswer(name, key, None, str(error), error.code) for key in keys]
@@ -176,16 +174,6 @@ def _answers(parts: Parts, name: str, keys: Sequence[object], features: Sequence
     for place, stored in zip(good, found, strict=True):
         answers[place] = BatchAnswer(name, keys[place], answer_of(view.codec, stored, now, places))
     return [each for each in answers if each is not None]
-
-
-def _online(view: View) -> View:
-    if not view.group.online:
-        raise NotSupported(
-            f"group {view.group.name!r} has no online store",
-            subject=f"feature group {view.group.name!r}",
-            hint="create the group with online=True, or read its history",
-        )
-    return view
 
 
 def _serve(parts: Parts, view: View, stored: Stored | None, features: Sequence[str] | None) -> dict[str, Any] | None:

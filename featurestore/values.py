@@ -20,7 +20,7 @@ import polars as pl
 import pyarrow as pa
 
 from featurestore.groups import FeatureGroup
-from featurestore.keys import decode_key, encode_key
+from featurestore.keys import decode_key, encode_key, integral_key
 from foundation.clock import EPOCH, instant_of, moment_of
 from foundation.errors import InvalidInput
 from foundation.schema import Column, ColumnType
@@ -59,6 +59,7 @@ class ValueCodec:
         given = [_from_plain(column.type) for column in self._columns]
         self._given = [(place, convert) for place, convert in enumerate(given) if convert is not None]
         self._width = len(self._names)
+        self._integral = [column.type.kind for column in group.key_columns] == ["Integral"]
 
     # -- given -> plain ---------------------------------------------------------------------------------------------
 
@@ -94,6 +95,8 @@ class ValueCodec:
         Raises:
             InvalidInput: wrong number of parts, null, or a type that does not match its column.
         """
+        if type(key) is int and self._integral and -_INT_LIMIT <= key < _INT_LIMIT:
+            return integral_key(key)
         parts = tuple(key) if isinstance(key, tuple | list) else (key,)
         return encode_key(self.group.key_columns, parts)
 
@@ -144,7 +147,7 @@ class ValueCodec:
         for place, convert in self._given:
             if values[place] is not None:
                 values[place] = convert(values[place])
-        return dict(zip(self._names, values, strict=True))
+        return dict(zip(self._names, values))  # noqa: B905 - the widths were just made equal
 
     def shown_key(self, key: bytes) -> Any:  # noqa: ANN401
         """A canonical key as callers give it: a scalar, or a tuple for composite identifiers."""

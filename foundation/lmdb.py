@@ -39,7 +39,12 @@ class Environment:
         self._pid = os.getpid()
         with _translated(folder):
             self._env = lmdb.open(
-                str(folder), map_size=map_size, max_dbs=len(databases), max_readers=_MAX_READERS, subdir=True
+                str(folder),
+                map_size=map_size,
+                max_dbs=len(databases),
+                max_readers=_MAX_READERS,
+                max_spare_txns=8,
+                subdir=True,
             )
             self._env.reader_check()
             self.databases = {name: self._env.open_db(name.encode()) for name in databases}

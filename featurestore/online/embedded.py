@@ -12,9 +12,11 @@ from featurestore.online.codec import pack, stored_of, unpack
 from featurestore.records import ONLINE, Row, Stored, merge
 from foundation.lmdb import KEY_BYTES, Environment, Transaction
 
-__all__ = ["DATABASES", "EmbeddedStore"]
+__all__ = ["DATABASES", "GENERATION", "EmbeddedStore"]
 
 DATABASES = ("records", "state")
+GENERATION = b"generation"
+"""Where the log mirrors the catalogue generation, in ``state``."""
 _GROUP = struct.Struct(">I")
 _LONG = b"\xff"  # no canonical key starts with it
 _LENGTH = struct.Struct(">H")
@@ -74,6 +76,15 @@ class EmbeddedStore:
                 data = transaction.get(place)
                 found.append(None if data is None else unpack(_strip(place, data)))
         return found
+
+    def glance(self, group: FeatureGroup, key: bytes) -> tuple[int, Stored | None]:
+        """The catalogue generation and what is held for a key, both from one instant: the shortest read there is."""
+        place = _place(group.number, key)
+        with self._environment.begin() as transaction:
+            generation = transaction.get(GENERATION, db=self._state)
+            data = transaction.get(place, db=self._records)
+        held = None if data is None else unpack(_strip(place, data))
+        return (0 if generation is None else _COUNTER.unpack(generation)[0]), held
 
     def scan(self, group: FeatureGroup, after: bytes = b"", limit: int = 1000) -> list[tuple[bytes, Stored]]:
         """A page in the byte order of the stored keys."""

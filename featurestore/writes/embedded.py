@@ -10,7 +10,7 @@ from collections import deque
 import msgspec
 
 from featurestore.groups import FeatureGroup
-from featurestore.online.embedded import EmbeddedStore
+from featurestore.online.embedded import GENERATION, EmbeddedStore
 from featurestore.records import HARD, Row
 from featurestore.writes import Append, Receipt, Stale
 from foundation.clock import Clock
@@ -26,7 +26,6 @@ _FIRST_EPOCH = 1
 _PLACE = struct.Struct(">Iq")
 _GROUP = struct.Struct(">I")
 _COUNTER = struct.Struct(">q")
-_GENERATION = b"generation"
 _REQUEST_LIFE = 24 * 3600 * 1_000_000
 _COMMIT_ROWS = 1000
 _encode = msgspec.msgpack.Encoder().encode
@@ -134,7 +133,7 @@ class EmbeddedLog:
         return Receipt(sequence, len(rows))
 
     def _generation(self, transaction: Transaction) -> int:
-        data = transaction.get(_GENERATION, db=self._state)
+        data = transaction.get(GENERATION, db=self._state)
         return 0 if data is None else int(_COUNTER.unpack(data)[0])
 
     def _last(self, transaction: Transaction, number: int) -> int:
@@ -245,13 +244,13 @@ class EmbeddedLog:
     def generation(self) -> int:
         """The catalogue generation writers must have seen, mirrored here so that each transaction can look."""
         with self._environment.begin(db=self._state) as transaction:
-            data = transaction.get(_GENERATION)
+            data = transaction.get(GENERATION)
         return 0 if data is None else int(_COUNTER.unpack(data)[0])
 
     def mirror(self, generation: int) -> None:
         """Take over the catalogue's coming generation: groups cached below it are stale from now on."""
         with self._environment.write() as transaction:
-            transaction.put(_GENERATION, _COUNTER.pack(generation), db=self._state)
+            transaction.put(GENERATION, _COUNTER.pack(generation), db=self._state)
 
 
 def check_newer(group: FeatureGroup, row: Row, held: int | None) -> None:
