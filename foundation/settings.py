@@ -18,7 +18,7 @@ from typing import Any
 
 from foundation.errors import InvalidInput
 
-__all__ = ["PREFIX", "TOML_NAME", "Settings", "shown_url"]
+__all__ = ["PREFIX", "TOML_NAME", "Settings", "named_workspace", "shown_url"]
 
 PREFIX = "TILTH_"
 """Environment variables start with this."""
@@ -118,12 +118,30 @@ class Settings:
         return cls(**values, sources={name: sources.get(name, "default") for name in cls.names()})
 
 
+def named_workspace(environment: Mapping[str, str] | None = None) -> Path | None:
+    """The workspace the environment variable ``TILTH_WORKSPACE`` names, for commands that are given none."""
+    name = (os.environ if environment is None else environment).get(f"{PREFIX}WORKSPACE")
+    return Path(name) if name else None
+
+
+def default_workspace(*, named_only: bool = False) -> Path | None:
+    """The workspace a command works in when none is named: ``TILTH_WORKSPACE``, else ``tilth-workspace`` here.
+
+    Args:
+        named_only: None instead of the last resort.
+    """
+    named = os.environ.get(f"{PREFIX}WORKSPACE")
+    if named:
+        return Path(named)
+    return None if named_only else Path("tilth-workspace")
+
+
 def shown_url(url: str) -> str:
     """A URL as it may be shown and stored: without a user name or password, and without a trailing slash."""
     # Passwords may hold "/" and "@" as they are; where only hosts follow, everything up to the last "@" goes.
     plain = re.sub(r"//.*@" if "redis" in url.partition(":")[0] else r"//[^/@]*@", "//", url)
     plain = re.sub(r"(?<=[?&])(username|password)=[^&]*&?", "", plain).rstrip("?&")
-    return plain.rstrip("/") if "://" in plain else plain
+    return re.sub(r"(?<=[^/:])/+$", "", plain)
 
 
 def _toml(path: Path) -> dict[str, object]:
