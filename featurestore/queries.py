@@ -1,0 +1,167 @@
+"""Queries: a spine made ready to search: usable rows sorted by (key, time), their keys counted once."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from featurestore.kernel import Ints
+from featurestore.offline.reader import Bound, KeyColumn
+from featurestore.questions import SpineRows
+
+__all__ = ["Queries", "match_keys", "prepare"]
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Sorted usable spine rows.
+
+    Attributes:
+        total: spine rows, usable or not.
+        order: int64 spine row of each query.
+        times: int64 instant of each query; ascending inside a key.
+        known: int64 known-by instant of each query, or None.
+        firsts: int64 first query of each key, and the query count at the end.
+        keys: distinct keys in order: an int64 array for a single numeric key column, else a frame.
+        leading: the first key column of ``keys``, searchable: int64 array, or a string Series.
+    """
+
+    total: int
+    order: Ints
+    times: Ints
+    known: Ints | None
+    firsts: Ints
+    keys: Any
+    leading: Any
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def key_range(self, bounds: tuple[Bound, Bound] | None) -> tuple[int, int]:
+        """(from, to) places in ``keys`` whose first column lies within the bounds, both ends included."""
+        if bounds is None:
+            return 0, len(self.firsts) - 1
+        return bisect_left(self.leading, bounds[0]), bisect_right(self.leading, bounds[1])
+
+    def select(self, chosen: Ints) -> Queries:
+        """Some of the queries (places rising); keys nobody asks for any more are left out."""
+        key_of = np.searchsorted(self.firsts, chosen, side="right") - 1
+        fresh = np.ones(len(chosen), np.bool_)
+        fresh[1:] = key_of[1:] != key_of[:-1]
+        heads = np.flatnonzero(fresh)
+        kept = key_of[heads]
+        keys = self.keys[kept]
+        return Queries(
+            self.total,
+            self.order[chosen],
+            self.times[chosen],
+            None if self.known is None else self.known[chosen],
+            np.append(heads, len(chosen)),
+            keys,
+            keys if isinstance(keys, np.ndarray) else _leading(keys.to_series(0)),
+        )
+
+
+def prepare(spine: SpineRows) -> tuple[Queries, np.ndarray]:
+    """Sort the usable rows of a spine; also which rows are usable (bool): no null in key, time or known-by instant."""
+    usable = np.asarray(spine.valid, np.bool_).copy()
+    if spine.known is not None and spine.known_valid is not None:
+        usable &= spine.known_valid
+    for column in spine.keys.columns:
+        if column.null_count:
+            usable &= np.asarray(column.is_valid().to_numpy(), np.bool_)
+    names = [f"k{i}" for i in range(spine.keys.num_columns)]
+    series = [_column(name, column) for name, column in zip(names, spine.keys.columns, strict=True)]
+    times = np.asarray(spine.times, np.int64)
+    frame = pl.DataFrame([*series, pl.Series("t", times), pl.int_range(len(times), eager=True).alias("row")])
+    if spine.known is not None:
+        frame = frame.with_columns(pl.Series("known", np.asarray(spine.known, np.int64)))
+    if not usable.all():
+        frame = frame.filter(pl.Series(usable))
+    frame = frame.sort([*names, "t"])
+    changed = np.ones(frame.height, np.bool_)
+    if frame.height:
+        changed[1:] = False
+    for name in names:
+        column = frame[name]
+        changed[1:] |= (column[1:] != column[:-1]).to_numpy() if column.dtype == pl.String else _steps(column)
+    heads = np.flatnonzero(changed)
+    if len(names) == 1 and frame.schema["k0"] != pl.String:
+        keys: Any = frame["k0"].to_numpy()[heads]
+        leading = keys
+    else:
+        keys = frame.select(names)[heads]
+        leading = _leading(keys["k0"])
+    queries = Queries(
+        len(times),
+        frame["row"].to_numpy(),
+        frame["t"].to_numpy(),
+        frame["known"].to_numpy() if spine.known is not None else None,
+        np.append(heads, frame.height),
+        keys,
+        leading,
+    )
+    return queries, usable
+
+
+def match_keys(queries: Queries, low: int, high: int, keys: Sequence[KeyColumn]) -> Ints:
+    """For each distinct key ``low..high`` of the queries its place among a unit's distinct keys, -1 where absent.
+
+    Both sides are sorted. A single numeric column is searched, anything else joined by hash.
+
+    Args:
+        queries: the queries.
+        low: first distinct key, from ``Queries.key_range``.
+        high: end of the range.
+        keys: the unit's distinct keys, one array per key column.
+    """
+    found = np.full(high - low, -1, np.int64)
+    if isinstance(queries.keys, np.ndarray):
+        asked, there = queries.keys[low:high], keys[0]
+        if not len(asked) or not len(there):
+            return found
+        if len(asked) <= len(there):
+            place = np.searchsorted(there, asked)
+            hit = there.take(place, mode="clip") == asked
+            return np.where(hit, place, -1)
+        place = np.searchsorted(asked, there)
+        hit = asked.take(place, mode="clip") == there
+        found[place[hit]] = np.flatnonzero(hit)
+        return found
+    names = queries.keys.columns
+    asked = queries.keys[low:high].with_row_index("asked")
+    there = pl.DataFrame([_column(name, key) for name, key in zip(names, keys, strict=True)]).with_row_index("there")
+    joined = asked.join(there, on=names, how="inner", maintain_order="none")
+    found[joined["asked"].to_numpy()] = joined["there"].to_numpy()
+    return found
+
+
+def _column(name: str, column: KeyColumn) -> pl.Series:
+    """A key column as it sorts: text, or int64 (instants, dates and booleans too)."""
+    if not isinstance(column, np.ndarray):
+        series = pl.Series(name, column)
+        if series.dtype == pl.String:
+            return series
+        return (series.to_physical() if series.dtype != pl.Boolean else series).cast(pl.Int64)
+    return pl.Series(name, column.astype(np.int64, copy=False))
+
+
+def _steps(column: pl.Series) -> np.ndarray:
+    values = column.to_numpy()
+    steps: np.ndarray = values[1:] != values[:-1]
+    return steps
+
+
+def _leading(column: pl.Series) -> np.ndarray | pl.Series:
+    return column.to_numpy() if column.dtype != pl.String else column
+
+
+def table_of_key(names: list[str], schema: pa.Schema, key: tuple[Any, ...]) -> pa.Table:
+    """One key as a one-row table of the group's key columns."""
+    return pa.table({name: pa.array([part], schema.field(name).type) for name, part in zip(names, key, strict=True)})
