@@ -359,11 +359,11 @@ def rows_from(codec: ValueCodec, table: pa.Table) -> list[Row]:
     """Rows of ``offline_schema`` as log rows."""
     group = codec.group
     columns = codec.plain_columns(table)
-    parts = [_key_cells(codec, table, name) for name in group.record_id]
+    parts = [pl.Series(table.column(name)).to_list() for name in group.record_id]
     event = columns[group.names.index(group.event_time)]
     system = {f.name: _ints(table, f) for f in SYSTEM_FIELDS}
     values = [list(cells) for cells in zip(*columns, strict=True)]
-    keys = [codec.key(part) for part in zip(*parts, strict=True)]
+    keys = [codec.key(part) for part in (parts[0] if len(parts) == 1 else zip(*parts, strict=True))]
     flags = [
         (DELETED if deleted else 0) | (2 if hard else 0) | (0 if only else ONLINE) | OFFLINE
         for deleted, hard, only in zip(
@@ -385,12 +385,6 @@ def rows_from(codec: ValueCodec, table: pa.Table) -> list[Row]:
             strict=True,
         )
     ]
-
-
-def _key_cells(codec: ValueCodec, table: pa.Table, name: str) -> list[object]:
-    """Key cells as callers give them (aware datetimes and dates, not plain integers)."""
-    del codec
-    return pl.Series(table.column(name)).to_list()
 
 
 def _ints(table: pa.Table, field: pa.Field) -> list[int | None]:
