@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -20,11 +21,13 @@ class Clock:
     def __init__(self, source: Source | None = None) -> None:
         self._source = source or _wall
         self._last = 0
+        self._lock = threading.Lock()
 
     def now(self) -> int:
         """Return the present instant in microseconds since the epoch (UTC), at least one above the last answer."""
-        self._last = max(self._source(), self._last + 1)
-        return self._last
+        with self._lock:
+            self._last = max(self._source(), self._last + 1)
+            return self._last
 
 
 def _wall() -> int:

@@ -1,6 +1,7 @@
 """Schema, Column, ColumnType: the one table of types.
 
-Everything stored is one of these, cast explicitly before writing. AWS's three words come first (Integral, Fractional, String; List, Set, Vector); the rest are what Arrow adds.
+Everything stored is one of these, cast explicitly before writing. AWS's three words come first (Integral, Fractional,
+String; List, Set, Vector); the rest are what Arrow adds.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _SIMPLE: dict[str, pa.DataType] = {
     "Date": pa.date32(),
 }
 _MAX_VECTOR = 8192
+_FIELD = re.compile(r"[^\s<>(),:](?:[^<>(),:]*[^\s<>(),:])?")
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,12 @@ def _collection(kind: str, element: ColumnType) -> ColumnType:
 
 
 def _struct(fields: Sequence[tuple[str, ColumnType]]) -> ColumnType:
+    names = [name for name, _ in fields]
+    if not names or len(set(names)) != len(names) or not all(_FIELD.fullmatch(name) for name in names):
+        raise InvalidInput(
+            f"Struct fields {names} cannot be told apart",
+            hint="give at least one field, each a name of its own without spaces around it and without < > ( ) , :",
+        )
     text = ", ".join(f"{name}: {inner.name}" for name, inner in fields)
     return ColumnType(f"Struct<{text}>", pa.struct([(name, inner.arrow) for name, inner in fields]))
 
