@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from featurestore.history import latest_rows, rows_of
+from featurestore.apply import LOG_APP, offline_table
 from featurestore.loads import rows_from
 from featurestore.offline import Change, OfflineStore, Snapshot
-from featurestore.apply import LOG_APP, offline_table
 from featurestore.online import OnlineStore
 from featurestore.online.codec import decode_values, stored_of
 from featurestore.records import DELETED, HARD, OFFLINE, ONLINE, Row, Stored, fold
+from featurestore.scans import latest_rows, rows_of
 from featurestore.values import ValueCodec
 from featurestore.writes import WriteLog
 
