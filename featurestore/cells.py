@@ -20,6 +20,7 @@ from featurestore.instants import Instants, read_instants
 from featurestore.values import MAX_TEXT, parse_instant, plain_to_arrow, reader_of
 from foundation.errors import InvalidInput
 from foundation.schema import INSTANT, Column, ColumnType
+from foundation.shown import MIXED
 
 __all__ = ["Cells", "Faults", "instants_to_arrow", "read_cells"]
 
@@ -53,7 +54,7 @@ def read_cells(column: Column, cells: pa.Array, *, text: bool, zone: str | None)
         return read_cells(column, cells.dictionary_decode(), text=text, zone=zone)
     if pa.types.is_null(kind):
         return Cells(pa.nulls(len(cells), column.type.arrow), [])
-    if kind == pa.json_(pa.string()):
+    if kind == MIXED:
         return _each(column, (None if cell is None else json.loads(cell) for cell in cells.storage.to_pylist()), zone)
     if text and _is_text(kind):
         return _TEXT[column.type.kind](column, cells, zone)

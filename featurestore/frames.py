@@ -6,11 +6,8 @@ by one.
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +19,7 @@ from featurestore.instants import read_instants
 from featurestore.keys import KEY_LIMIT
 from foundation.errors import InvalidInput
 from foundation.schema import Column
+from foundation.shown import json_rows
 
 __all__ = ["REJECTS", "Coerced", "check_columns", "coerce", "rejected_rows"]
 
@@ -217,51 +215,12 @@ def rejected_rows(table: pa.Table, rows: np.ndarray, fields: list[str], reasons:
         fields: the field each is refused for.
         reasons: and why.
     """
-    places = pa.array(rows)
-    columns = [_shown(_unviewed(column).take(places)) for column in table.columns]
-    records = [
-        json.dumps(dict(zip(table.column_names, cells, strict=True)), default=str, ensure_ascii=False)
-        for cells in zip(*columns, strict=True)
-    ]
     return pa.Table.from_arrays(
         [
             pa.array(rows, pa.int64()),
             pa.array(fields, pa.string()),
             pa.array(reasons, pa.string()),
-            pa.array(records, pa.string()),
+            pa.array(json_rows(table, rows), pa.string()),
         ],
         schema=REJECTS,
     )
-
-
-def _unviewed(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Arrow's ``take`` has no kernel for views."""
-    if pa.types.is_string_view(column.type):
-        return column.cast(pa.large_string())
-    return column.cast(pa.large_binary()) if pa.types.is_binary_view(column.type) else column
-
-
-def _shown(column: pa.ChunkedArray) -> list[Any]:
-    """Cells as JSON can hold them: moments as ISO text, what JSON has no form for as text."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        return _shown(column.cast(kind.value_type))
-    if kind == pa.json_(pa.string()):
-        return [None if cell is None else json.loads(cell) for cell in column.cast(pa.string()).to_pylist()]
-    if pa.types.is_temporal(kind):
-        column = column.cast(pa.timestamp(kind.unit, "UTC")) if getattr(kind, "tz", None) else column
-        return list(column.cast(pa.string()).to_pylist())
-    try:
-        cells = column.to_pylist()
-    except (ValueError, OverflowError, UnicodeDecodeError):
-        return [_piece(cell) for cell in column]
-    if pa.types.is_floating(kind):
-        return [str(cell) if cell is not None and not math.isfinite(cell) else cell for cell in cells]
-    return list(cells)
-
-
-def _piece(cell: pa.Scalar) -> object:
-    try:
-        return cell.as_py()
-    except (ValueError, OverflowError, UnicodeDecodeError):
-        return repr(cell.as_buffer().to_pybytes()) if hasattr(cell, "as_buffer") else str(cell)

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from foundation.content import TableHash
 from foundation.errors import InvalidInput
+from foundation.shown import MIXED
 
 __all__ = [
     "MIXED",
@@ -29,8 +30,6 @@ __all__ = [
     "records_to_arrow",
 ]
 
-MIXED = pa.json_(pa.string())
-"""Type of a column whose Python values have no common Arrow type: each value as JSON text."""
 _IN_MEMORY = 256 << 20
 """Bytes of a streamed result kept in memory; beyond, it goes to a temporary file."""
 
