@@ -1,4 +1,4 @@
-"""Canonical keys: typed, length-prefixed bytes of the record identifier columns. Equal keys, equal bytes; never otherwise."""
+"""Canonical keys: typed, length-prefixed bytes of the identifier columns. Equal keys, equal bytes; never otherwise."""
 
 from __future__ import annotations
 
@@ -58,7 +58,14 @@ def _part(column: Column, value: object) -> bytes:
         if -_SIGN <= value < _SIGN:
             return _INT.pack(b"i", value + _SIGN)
     elif kind == "String" and isinstance(value, str):
-        text = value.encode()
+        try:
+            text = value.encode()
+        except UnicodeEncodeError:
+            raise InvalidInput(
+                f"key column {column.name!r} holds lone surrogates: {value!r}",
+                subject=f"column {column.name!r}",
+                hint="give valid Unicode text",
+            ) from None
         return _TEXT.pack(b"s", len(text)) + text
     elif kind == "Boolean" and isinstance(value, bool):
         return _INT.pack(b"b", int(value) + _SIGN)
