@@ -182,7 +182,8 @@ def columns_of(table: DeltaTable) -> list[str]:
 
 def files_of(table: DeltaTable) -> list[DataFile]:
     """The files of the loaded version; rows is -1 where the log does not say."""
-    actions = pa.table(table.get_add_actions())
+    # Not pa.table(): that imports pandas where it is installed.
+    actions = pa.RecordBatchReader.from_stream(table.get_add_actions()).read_all()
     if not actions.num_rows:
         return []
     wanted = actions.select(["path", "size_bytes", "num_records", "modification_time"])
