@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import pytest
 import servers
+from hypothesis import HealthCheck, settings
+
+# Machines that run the suite are shared and slow at times; that is no failure of an example.
+settings.register_profile("tilth", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tilth")
 
 
 def pytest_addoption(parser):
