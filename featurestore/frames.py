@@ -129,6 +129,8 @@ def coerce(
     fixed = (*group.record_id, group.event_time)
     made: dict[str, pa.Array] = {}
     for name in (*fixed, *(name for name in group.names if name not in fixed)):
+        if name == group.event_time:
+            _check_key_sizes(group, made, faults)
         column = group.schema.get(name)
         assert column is not None
         if name not in table.column_names:
@@ -142,7 +144,6 @@ def coerce(
                 faults.add(name, mask, reason)
             if name in group.record_id:
                 faults.add(name, _nulls(read.cells), "identifier is null")
-    _check_key_sizes(group, made, faults)
     whole = pa.Table.from_arrays([made[name] for name in group.names], schema=group.schema.arrow)
     if not faults.codes.any():
         return Coerced(whole, np.arange(table.num_rows, dtype=np.int64), REJECTS.empty_table())

@@ -26,6 +26,8 @@ __all__ = ["NAIVE", "NOT_A_MOMENT", "Instants", "read_instants"]
 
 NOT_A_MOMENT = "not a moment between the years 1 and 9999"
 NAIVE = "has no time zone"
+_TABLED = 4_070_908_800_000_000
+"""2099-01-01: polars knows no daylight saving time from 2100 on; later moments are read by Python."""
 _LEAF = 2048
 """Rows below which text that does not parse in bulk is read value by value."""
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
@@ -94,6 +96,8 @@ def _from_numbers(cells: pa.Array) -> Instants:
         outside = valid & ((whole > high) if whole.dtype == np.uint64 else (whole < low) | (whole > high))
         micros = np.where(outside, 0, whole).astype(np.int64) * 1_000_000
         return Instants(micros, valid & ~outside, [(outside, NOT_A_MOMENT)] if outside.any() else [])
+    if pa.types.is_decimal(cells.type):
+        cells = cells.cast(pa.string())  # Arrow's cast of decimals to floats is off by a bit now and then
     floats = cells.cast(pa.float64()).fill_null(0).to_numpy(zero_copy_only=False)
     valid &= ~np.isnan(floats)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -132,6 +136,8 @@ def _in_zone(local: np.ndarray, zone: str) -> np.ndarray:
     wall = pl.Series(local).cast(pl.Datetime("us"))
     made = wall.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
     found = made.dt.convert_time_zone("UTC").to_physical()
+    if local.size and local.max() > _TABLED:
+        found = pl.select(pl.when(pl.Series(local) <= _TABLED).then(found)).to_series()
     if found.null_count():
         cells, area = found.to_list(), ZoneInfo(zone)
         for place in np.flatnonzero(found.is_null().to_numpy()):

@@ -88,7 +88,7 @@ class Quarantine:
             name = f"{load}-{held + 1}-{table.version()}.parquet"
             size = self._write(group, name, rows)
             file = delta.DataFile(name, size, rows.num_rows, at // 1000)
-            old = [each for each in delta.files_of(table) if each.path.startswith(f"{load}-")]
+            old = [each for each in delta.files_of(table) if _load_of(each.path) == load]
             try:
                 delta.commit(
                     table,
@@ -126,23 +126,28 @@ class Quarantine:
         return sorted(found.values(), key=lambda refused: -refused.at)
 
     def read(self, group: FeatureGroup, load: str | None = None, limit: int | None = None) -> pa.Table:
-        """Refused rows (``SCHEMA``) by load and row number, of one load or of all.
+        """Refused rows (``SCHEMA``), newest load first, by row number within one.
+
+        Args:
+            group: the group loaded into.
+            load: of this load only, its numbered parts (``<load>-...``) included.
+            limit: at most so many rows.
 
         Raises:
             NotFound: the load named left nothing here.
         """
         try:
-            files = sorted(file.path for file in delta.files_of(self._table(group, create=False)))
+            files = delta.files_of(self._table(group, create=False))
         except NotFound:
             files = []
-        chosen = [path for path in files if load is None or path.startswith(f"{load}-")]
+        chosen = [file for file in files if load is None or file.path.startswith(f"{load}-")]
         if load is not None and not chosen:
-            raise NotFound.of("quarantined load", load, sorted({path.rsplit("-", 2)[0] for path in files}))
+            raise NotFound.of("quarantined load", load, sorted({_load_of(file.path) for file in files}))
         parts, rows = [], 0
-        for path in chosen:
+        for file in sorted(chosen, key=lambda file: (-file.modified_at, file.path)):
             if limit is not None and rows >= limit:
                 break
-            part = pq.read_table(f"{self._folder(group)}/{path}", filesystem=self._files.filesystem, schema=SCHEMA)
+            part = pq.read_table(f"{self._folder(group)}/{file.path}", filesystem=self._files.filesystem, schema=SCHEMA)
             parts.append(part)
             rows += part.num_rows
         whole = pa.concat_tables([SCHEMA.empty_table(), *parts])
@@ -183,6 +188,11 @@ class Quarantine:
         """Make the commit durable, and those before it: another process may have died between commit and fsync."""
         paths = delta.log_paths(self._files.filesystem, self._folder(group))
         self._files.sync(path for each, path in paths.items() if each >= version - _LOOK_BACK)
+
+
+def _load_of(path: str) -> str:
+    """The load a file is named after: ``<load>-<version of the load>-<version of the table>.parquet``."""
+    return path.rsplit("-", 2)[0]
 
 
 def _stamped(load: str, rejected: pa.Table, at: int) -> pa.Table:

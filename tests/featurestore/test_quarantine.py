@@ -50,8 +50,11 @@ def test_the_same_load_again_replaces_what_it_left(tmp_path: Path, group: Featur
     quarantine = Quarantine(LocalFiles(tmp_path))
     quarantine.add(group, "aa", rejects((1, "v", "bad"), (2, "v", "bad")), at=1)
     quarantine.add(group, "bb", rejects((1, "v", "bad")), at=2)
-    quarantine.add(group, "aa", rejects((1, "v", "bad")), at=3)
-    assert [(row["load"], row["row"]) for row in quarantine.read(group).to_pylist()] == [("aa", 1), ("bb", 1)]
+    quarantine.add(group, "aa-9", rejects((7, "v", "bad")), at=2_500_000)
+    quarantine.add(group, "aa", rejects((1, "v", "bad")), at=3_000_000)
+    held = [(row["load"], row["row"]) for row in quarantine.read(group).to_pylist()]
+    assert held == [("aa", 1), ("aa-9", 7), ("bb", 1)]
+    assert quarantine.read(group, "aa").column("row").to_pylist() == [1, 7]
 
 
 def test_loads_at_the_same_time_all_stay(tmp_path: Path, group: FeatureGroup) -> None:
