@@ -12,7 +12,6 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Final, TypeVar
@@ -228,9 +227,15 @@ class _Cluster(Connection):
         self._wires: dict[str, _Wire] = {}
 
     def facts(self) -> list[dict[str, str]]:
-        """The ``INFO`` fields of every server, replicas included."""
-        asks = [partial(self._wire_to(node).talk, [("INFO",)]) for node in self._client.get_nodes()]
-        return [_fields(_patiently(ask, self._translated)[0]) for ask in asks]
+        """The ``INFO`` fields of every server, replicas that answer included."""
+        found = []
+        for node in self._client.get_nodes():
+            try:
+                found.append(_fields(_patiently(partial(self._wire_to(node).talk, [("INFO",)]), self._translated)[0]))
+            except Unavailable:
+                if node.server_type != "replica":  # a cluster serves without one of its replicas
+                    raise
+        return found
 
     def _idle_wires(self) -> Iterable[_Wire]:
         return self._wires.values()
@@ -258,7 +263,7 @@ class _Cluster(Connection):
 
     def _round(self, commands: Iterable[tuple[int, Command]], replies: list[Reply]) -> list[int]:
         """Send commands, numbered by their place, to the servers that own their keys; return the places to repeat."""
-        asked = dict(self._talk(commands, replies))
+        asked = self._talk(commands, replies)
         again = []
         for place, command in asked.items():
             reply = replies[place]
@@ -273,31 +278,39 @@ class _Cluster(Connection):
                 again.append(place)
         return again
 
-    def _talk(self, commands: Iterable[tuple[int, Command]], replies: list[Reply]) -> Iterator[tuple[int, Command]]:
-        """Write to all servers before reading from any, so that they work at the same time; yield what was asked."""
+    def _talk(self, commands: Iterable[tuple[int, Command]], replies: list[Reply]) -> dict[int, Command]:
+        """Write to all servers before reading from any, so that they work at the same time; return what was asked."""
+        asked: dict[int, Command] = {}
         talks: dict[str, _Talk] = {}
         places: dict[str, list[int]] = {}
-        for place, command in commands:
-            replies.extend([None] * (place + 1 - len(replies)))
-            yield place, command
-            try:
-                node = self._client.get_node_from_key(_key_of(command))
-            except SlotNotCoveredError as error:
-                replies[place] = error
-                continue
-            if node.name not in talks:
-                talks[node.name] = _Talk(self._wire_to(node))
-                places[node.name] = []
-            talks[node.name].send(command)
-            places[node.name].append(place)
-        for name, talk in talks.items():
-            for place, reply in zip(places[name], talk.replies(), strict=True):
-                replies[place] = reply
+        try:
+            for place, command in commands:
+                replies.extend([None] * (place + 1 - len(replies)))
+                asked[place] = command
+                try:
+                    node = self._client.get_node_from_key(_key_of(command))
+                except SlotNotCoveredError as error:
+                    replies[place] = error
+                    continue
+                if node.name not in talks:
+                    talks[node.name] = _Talk(self._wire_to(node))
+                    places[node.name] = []
+                talks[node.name].send(command)
+                places[node.name].append(place)
+            for name, talk in talks.items():
+                for place, reply in zip(places[name], talk.replies(), strict=True):
+                    replies[place] = reply
+        finally:
+            for talk in talks.values():
+                talk.end()
+        return asked
 
     def _wire_to(self, node: ClusterNode) -> _Wire:
         pool = self._client.get_redis_connection(node).connection_pool
         wire = self._wires.get(node.name)
         if wire is None or wire.pool is not pool:
+            if wire is not None:
+                wire.forget()
             wire = self._wires[node.name] = _Wire(pool)
         return wire
 
@@ -469,9 +482,12 @@ class _Wire:
     def talk(self, commands: Iterable[Command]) -> list[Reply]:
         """Send commands, then read; error replies stand among the replies."""
         talk = _Talk(self)
-        for command in commands:
-            talk.send(command)
-        replies = talk.replies()
+        try:
+            for command in commands:
+                talk.send(command)
+            replies = talk.replies()
+        finally:
+            talk.end()
         if talk.broken is not None:
             raise talk.broken
         return replies
@@ -506,8 +522,10 @@ class _Talk:
         self._size = 0
         self._pieces: list[bytes] = []
         self._link: _Link = None
-        with self._guarded():
+        try:
             self._link = wire.take()
+        except (RedisError, OSError) as error:
+            self._break(error)
 
     def send(self, command: Command) -> None:
         """Send a command, soon."""
@@ -523,29 +541,34 @@ class _Talk:
         """Read a reply for every command; what broke stands in for all of them when the link broke."""
         self._flush()
         if self.broken is None:
-            with self._guarded():
+            try:
                 replies = [_reply(self._link) for _ in range(self._count)]
+            except (RedisError, OSError) as error:
+                self._break(error)
+            else:
                 self._wire.give(self._link)
+                self._link = None
                 return replies
         return [self.broken] * self._count
 
+    def end(self) -> None:
+        """Close the link unless it was given back: after an interruption half a reply may be on its way."""
+        if self._link is not None:
+            self._link.disconnect()
+            self._link = None
+
     def _flush(self) -> None:
         if self.broken is None and self._pieces:
-            with self._guarded():
+            try:
                 self._link.send_packed_command([b"".join(self._pieces)])
+            except (RedisError, OSError) as error:
+                self._break(error)
             self._pieces, self._size = [], 0
 
-    @contextmanager
-    def _guarded(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException as error:
-            if self._link is not None:
-                self._link.disconnect()  # half a reply may be on its way
-            self._wire.forget()
-            if not isinstance(error, RedisError | OSError):
-                raise
-            self.broken = error
+    def _break(self, error: Exception) -> None:
+        self.broken = error
+        self.end()
+        self._wire.forget()
 
 
 def _reply(link: _Link) -> Reply:

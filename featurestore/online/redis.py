@@ -70,7 +70,8 @@ for i = 1, #KEYS do
     redis.call('ZADD', sub(key, 1, tag) .. '!keys', 0, sub(key, tag + 2))
   else
     if byte(held, 1) ~= 177 or #held < 40 then
-      return redis.error_reply('FORMAT the record at ' .. key .. ' was not written by this store')
+      return redis.error_reply('FORMAT a record under ' .. sub(key, 1, find(key, '}', 1, true))
+        .. ' was not written by this store')
     end
     local held_high, held_low, held_rank = unpack8('>i4I4i8', held, 9)
     local barrier, raw = 0, nil

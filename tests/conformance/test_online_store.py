@@ -198,6 +198,16 @@ def test_a_barrier_that_arrives_behind_newer_rows_lets_them_stand(store, group):
     assert (found.rank, found.barrier) == (-8, 7)
 
 
+def test_an_older_barrier_applied_again_does_not_lower_a_newer_one(store, group):
+    rows = [row("a", 1, -2, GONE), row("a", 90, -3), row("a", 1, -4, GONE), row("a", 5, -5)]
+    store.apply(group, rows)
+    before = one(store, group, "a")
+    assert (before.rank, before.barrier) == (-5, 4)
+    store.apply(group, rows[:1])
+    store.apply(group, rows[1:2])
+    assert one(store, group, "a") == before
+
+
 def test_a_barrier_on_an_unknown_key_is_remembered(store, group):
     store.apply(group, [row("a", 10, -2, GONE)])
     store.apply(group, [row("a", 99, -1)])
