@@ -15,6 +15,7 @@ from featurestore.administration import GROUP_KIND, GroupPage
 from featurestore.asof import history_of, record_as_of
 from featurestore.datasets import DatasetBuilder, start_dataset
 from featurestore.groups import FeatureGroup
+from featurestore.health import Finding, examine
 from featurestore.loads import LoadOptions, LoadReport
 from featurestore.maintenance import VacuumReport
 from featurestore.offline.compaction import CompactionReport, compact
@@ -525,6 +526,11 @@ class FeatureStore:
         view = self._parts.view(name)
         self._parts.settle(view)
         return export_sagemaker(self._parts.offline.snapshot(view.group), destination, progress=progress)
+
+    @operation
+    def examine(self) -> list[Finding]:
+        """Look the store over: log, offline tables, loads cut off, files nobody knows. Changes nothing."""
+        return examine(self._parts)
 
     def _both(self, name: str) -> View:
         view = self._parts.view(name)

@@ -28,7 +28,7 @@ from featurestore.writes.pending import PendingLoads
 from foundation.clock import micros_of_delta
 from foundation.errors import InvalidInput, NotFound, NotSupported, Unavailable
 from foundation.files import Files
-from foundation.lmdb import Environment
+from foundation.lmdb import Environment, Usage
 from foundation.workspace import Workspace
 
 __all__ = ["Parts", "View"]
@@ -247,6 +247,10 @@ class Parts:
             settle=lambda: self.settle(view),
             now=self.clock.now,
         )
+
+    def usage(self) -> Usage:
+        """How full the embedded environment is."""
+        return self._environment.usage()
 
     def close(self) -> None:
         """Release connections, the log and the workspace."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,32 @@ import lmdb
 
 from foundation.errors import Conflict, LimitExceeded, Unavailable
 
-__all__ = ["KEY_BYTES", "Environment", "Transaction"]
+__all__ = ["KEY_BYTES", "Environment", "Transaction", "Usage"]
 
 KEY_BYTES = 511
 """Longest LMDB key."""
 _MAX_READERS = 1024
+_LITTLE = 1 << 20
 
 Transaction = Any
 """An ``lmdb.Transaction``."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How full an environment is.
+
+    Attributes:
+        used: bytes of pages in use, free ones between them included.
+        map_size: most bytes it can hold.
+        readers: reader slots taken, by every process that has it open.
+        stale: slots of dead processes this look cleared.
+    """
+
+    used: int
+    map_size: int
+    readers: int
+    stale: int
 
 
 class Environment:
@@ -79,6 +99,12 @@ class Environment:
             if self._pid == os.getpid():
                 self._env.close()
 
+    def usage(self) -> Usage:
+        """How full it is, and who reads; slots that died readers hold are cleared, since they keep old pages alive."""
+        stale = self._env.reader_check()
+        info, stat = self._env.info(), self._env.stat()
+        return Usage((info["last_pgno"] + 1) * stat["psize"], info["map_size"], info["num_readers"], stale)
+
     @contextmanager
     def write(self) -> Iterator[Transaction]:
         """A write transaction: durable when the block ends, undone when it raises.
@@ -99,9 +125,14 @@ def _translated(folder: Path) -> Iterator[None]:
         raise LimitExceeded(
             f"the map of {folder} is full", subject=str(folder), hint="raise the setting map_size, or flush and purge"
         ) from error
-    except (lmdb.DiskError, lmdb.Error, OSError) as error:
-        if "No space left" in str(error) or isinstance(error, lmdb.DiskError):
+    except (lmdb.Error, OSError) as error:
+        if isinstance(error, lmdb.DiskError) or "No space left" in str(error) or _is_full(folder):
             raise LimitExceeded(
                 f"the disk of {folder} is full", subject=str(folder), hint="free space; nothing was written"
             ) from error
         raise Unavailable(f"{folder}: {error}", subject=str(folder)) from error
+
+
+def _is_full(folder: Path) -> bool:
+    """LMDB reports a short write as an input/output error; the disk itself says why."""
+    return shutil.disk_usage(folder).free < _LITTLE
