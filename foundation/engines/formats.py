@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from foundation.engines.memory import polars_to_arrow, records_to_arrow
+from foundation.engines.memory import BATCH_BYTES, polars_to_arrow, records_to_arrow
 from foundation.errors import InvalidInput
 
 __all__ = ["EXTENSIONS", "Opened", "extension_of", "open_file"]
@@ -140,6 +140,7 @@ def _csv_error(path: Path, told: str) -> InvalidInput:
 # -- JSON -----------------------------------------------------------------------------------------------------------
 
 _decoder = msgspec.json.Decoder(dict[str, object])
+_rows = msgspec.json.Decoder(list[dict[str, object]])
 _lines = msgspec.json.Decoder()
 
 
@@ -151,24 +152,22 @@ def _json(path: Path) -> Opened:
 def _json_tables(path: Path) -> Iterator[pa.Table]:
     """Blocks of whole lines; a file that starts with ``[`` is one array of objects, decoded whole."""
     with pa.input_stream(str(path), compression="detect") as stream:
-        line, rest = 1, b""
-        while block := stream.read(_JSON_BLOCK):
-            data = rest + block
-            if line == 1 and data.lstrip()[:1] == b"[":
-                yield _array(path, data + stream.read())
-                return
-            cut = data.rfind(b"\n") + 1
-            rest = data[cut:]
+        line, data = 1, stream.read(_JSON_BLOCK)
+        if data.lstrip()[:1] == b"[":
+            yield _array(path, data + stream.read())
+            return
+        while data:
+            block = stream.read(_JSON_BLOCK)
+            cut = data.rfind(b"\n") + 1 if block else len(data)
             if cut:
                 yield _records(path, data[:cut], line)
                 line += data.count(b"\n", 0, cut)
-        if rest.strip():
-            yield _records(path, rest, line)
+            data = data[cut:] + block
 
 
 def _array(path: Path, data: bytes) -> pa.Table:
     try:
-        records = _lines.decode(data)
+        records = _rows.decode(data)
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidInput(
             f"{path}: {error}", subject=f"file {str(path)!r}", hint="give an array of objects"
@@ -206,20 +205,20 @@ def _name_line(path: Path, data: bytes, line: int) -> None:
 
 def _parquet(path: Path) -> Opened:
     metadata = pq.read_metadata(path)
-    groups = [metadata.row_group(place).num_rows for place in range(metadata.num_row_groups)]
+    groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
     schema = polars_to_arrow(pl.scan_parquet(path, glob=False).head(0).collect()).schema
 
     def read(rows: int) -> Iterator[pa.Table]:
         scanned = pl.scan_parquet(path, glob=False)
-        start = length = 0
-        for place, count in enumerate(groups):
-            length += count
-            ahead = groups[place + 1] if place + 1 < len(groups) else rows
-            if length + ahead > rows:
+        start = length = held = 0
+        for place, group in enumerate(groups):
+            length, held = length + group.num_rows, held + group.total_byte_size
+            ahead = groups[place + 1] if place + 1 < len(groups) else None
+            if ahead is None or length + ahead.num_rows > rows or held + ahead.total_byte_size > BATCH_BYTES:
                 yield polars_to_arrow(scanned.slice(start, length).collect())
-                start, length = start + length, 0
+                start, length, held = start + length, 0, 0
 
-    return Opened(schema, sum(groups), False, _guarded(path, read))
+    return Opened(schema, metadata.num_rows, False, _guarded(path, read))
 
 
 def _ipc(path: Path) -> Opened:

@@ -20,6 +20,7 @@ from foundation.errors import InvalidInput
 from foundation.shown import MIXED
 
 __all__ = [
+    "BATCH_BYTES",
     "MIXED",
     "Kept",
     "cells_to_arrow",
@@ -30,6 +31,8 @@ __all__ = [
     "records_to_arrow",
 ]
 
+BATCH_BYTES = 512 << 20
+"""Bytes a batch may hold, whatever its rows: wide rows come in smaller batches."""
 _IN_MEMORY = 256 << 20
 """Bytes of a streamed result kept in memory; beyond, it goes to a temporary file."""
 
@@ -166,26 +169,33 @@ def pandas_to_arrow(frame: Any) -> pa.Table:  # noqa: ANN401 - pandas is importe
     return pa.Table.from_arrays(columns, names=names)
 
 
-def rebatch(parts: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
-    """Join small parts and cut large ones into tables of up to ``rows`` rows.
+def rebatch(parts: Iterable[pa.Table], rows: int, size: int = BATCH_BYTES) -> Iterator[pa.Table]:
+    """Join small parts and cut large ones into tables of up to ``rows`` rows and about ``size`` bytes.
 
     Parts whose types differ are not joined; one that lacks columns or has only nulls in one is.
     """
     waiting: pa.Table | None = None
     for part in parts:
         if waiting is not None and waiting.num_rows:
-            joined = _joined(waiting, part) if part.num_rows else waiting
+            small = waiting.nbytes + part.nbytes <= size
+            joined = (_joined(waiting, part) if small else None) if part.num_rows else waiting
             if joined is None:
                 yield waiting
                 joined = part
         else:
             joined = part
-        while joined.num_rows > rows:
-            yield joined.slice(0, rows)
-            joined = joined.slice(rows)
+        while joined.num_rows > (most := _fitting(joined, rows, size)):
+            yield joined.slice(0, most)
+            joined = joined.slice(most)
         waiting = joined
     if waiting is not None and waiting.num_rows:
         yield waiting
+
+
+def _fitting(table: pa.Table, rows: int, size: int) -> int:
+    """How many of a table's rows make a batch."""
+    held = table.nbytes
+    return rows if held <= size else max(1, min(rows, table.num_rows * size // held))
 
 
 def _joined(first: pa.Table, second: pa.Table) -> pa.Table | None:
