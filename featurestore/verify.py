@@ -308,7 +308,7 @@ def _latest(codec: ValueCodec, snapshot: Snapshot) -> Iterator[list[Row]]:
 
 def _winners(rows: list[Row]) -> list[Row]:
     """The last row of each key: barriers stand before theirs."""
-    return [row for row, after in zip(rows, [*rows[1:], None], strict=True) if after is None or after.key != row.key]
+    return [row for place, row in enumerate(rows) if place + 1 == len(rows) or rows[place + 1].key != row.key]
 
 
 def _is_single(stored: Stored) -> bool:

@@ -42,4 +42,3 @@ def test_offline_files_are_fsynced_before_the_log_is_trimmed(tmp_path):
     assert max(data) < min(entry), "the commit came before its data was durable"
     assert max(entry) < min(log), "the log was trimmed before the commit was durable"
     assert min(folder) < min(log), "the log was trimmed before the commit's name was durable"
-
