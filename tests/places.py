@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -55,13 +56,13 @@ class Place:
         self.offline.evolve(self.groups[name])
 
     def write(self, name, rows):
-        """Commit one run. A row maps columns to values; ``write``, ``known``, ``expires``, ``deleted``, ``hard`` and
-        ``replaces`` say the rest; moments are datetimes. Rows count as written at their event time unless said."""
+        """Commit one run. A row maps columns to values; ``write`` (its event time without), ``known``, ``expires``,
+        ``deleted``, ``hard``, ``replaces`` and ``sequence`` say the rest. Moments are datetimes."""
         group = self.groups[name]
         schema = offline_schema(group)
         lines = []
         for row in rows:
-            event, sequence = row[group.event_time], next(self._sequence)
+            event, sequence = row[group.event_time], row.get("sequence") or next(self._sequence)
             hard = row.get("hard", False)
             line = {each: row.get(each) for each in group.names}
             line |= {"api_invocation_time": row.get("write", event), "write_time": row.get("write", event)}
@@ -97,6 +98,4 @@ def _micros(moment):
 
 
 def _with_folder(group, name):
-    import dataclasses
-
     return dataclasses.replace(group, folder=f"{name}-{group.number}")
