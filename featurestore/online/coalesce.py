@@ -16,13 +16,15 @@ class Coalescer(Generic[_K, _V]):
     """Collects the keys of concurrent ``load`` calls of one event loop and fetches them together.
 
     A key asked for by several callers is fetched once. While ``flights`` fetches are under way further look-ups wait
-    and share the next one, so load makes the batches larger instead of opening connections. Belongs to one loop.
+    and share the next one, so load makes the batches larger instead of opening connections. Belongs to the event loop
+    it was made in.
     """
 
     def __init__(
         self, fetch: Callable[[list[_K]], Awaitable[Sequence[_V]]], *, limit: int = 1000, flights: int = 4
     ) -> None:
         """Fetch through ``fetch`` (values in the order of the keys), at most about ``limit`` keys at once."""
+        self._loop = asyncio.get_running_loop()
         self._fetch = fetch
         self._limit = limit
         self._flights = flights
@@ -34,12 +36,11 @@ class Coalescer(Generic[_K, _V]):
         """The values of ``keys``, in order; whatever the fetch raised when it failed."""
         if not keys:
             return []
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[list[_V]] = loop.create_future()
+        answer: asyncio.Future[list[_V]] = self._loop.create_future()
         self._waiting.append((keys, answer))
         if not self._called:
             self._called = True
-            loop.call_soon(self._depart)
+            self._loop.call_soon(self._depart)
         return await answer
 
     def _depart(self) -> None:
@@ -50,7 +51,7 @@ class Coalescer(Generic[_K, _V]):
                 size += len(self._waiting[taken][0])
                 taken += 1
             group, self._waiting = self._waiting[:taken], self._waiting[taken:]
-            task = asyncio.get_running_loop().create_task(self._carry(group))
+            task = self._loop.create_task(self._carry(group))
             self._under_way.add(task)
             task.add_done_callback(self._landed)
 

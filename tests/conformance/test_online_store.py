@@ -15,6 +15,7 @@ from featurestore.online import ConcurrentReads, OnlineStore
 from featurestore.online.codec import decode_values, encode_values, stored_of
 from featurestore.records import DELETED, HARD, OFFLINE, ONLINE, Row, Stored, fold, is_visible, status_of
 
+pytestmark = pytest.mark.xdist_group("online store")  # one process starts the servers
 SLOW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 GONE = BOTH | DELETED | HARD
 

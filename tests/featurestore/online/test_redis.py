@@ -19,6 +19,7 @@ from featurestore.online.redis import RedisStore, _chains, open_store
 from featurestore.records import DELETED, HARD, ONLINE, fold
 from foundation.errors import AccessDenied, Conflict, InvalidInput, LimitExceeded, Unavailable
 
+pytestmark = pytest.mark.xdist_group("redis store")  # one process starts the servers
 _namespaces = count()
 
 
