@@ -6,18 +6,14 @@ named by the load: writing them again replaces them, and a load cut off between 
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from featurestore.groups import FeatureGroup
-from foundation import delta
-from foundation.errors import Conflict, LimitExceeded, NotFound, PlatformError
+from foundation.appends import AppendTable
+from foundation.errors import NotFound
 from foundation.files import Files
 from foundation.schema import INSTANT
 
@@ -34,8 +30,6 @@ SCHEMA = pa.schema(
     ]
 )
 """Load id; when it was refused; number of the row in its source (from 0); field and reason; the row as JSON."""
-_TRIES = 20
-_LOOK_BACK = 100
 
 
 @dataclass(frozen=True)
@@ -80,46 +74,16 @@ class Quarantine:
             LimitExceeded: the disk is full; nothing was written.
             Conflict: other loads kept coming first.
         """
-        rows = _stamped(load, rejected, at)
-        app = f"tilth/quarantine/{load}"
-        for attempt in range(_TRIES):
-            table = self._table(group, create=True)
-            held = delta.position(table, app) or 0
-            name = f"{load}-{held + 1}-{table.version()}.parquet"
-            size = self._write(group, name, rows)
-            file = delta.DataFile(name, size, rows.num_rows, at // 1000)
-            old = [each for each in delta.files_of(table) if _load_of(each.path) == load]
-            try:
-                delta.commit(
-                    table,
-                    added=[file],
-                    removed=old,
-                    data_change=True,
-                    app=(app, held + 1),
-                    note={"load": load},
-                    now=at // 1000,
-                )
-            except BaseException as error:
-                if name not in {each.path for each in delta.files_of(self._table(group, create=False))}:
-                    self._files.delete(f"{self._folder(group)}/{name}")
-                if isinstance(error, Conflict) and attempt < _TRIES - 1:
-                    continue
-                raise
-            self._sync_log(group, table.version() + 1)
-            return int(rows.num_rows)
-        raise AssertionError("unreachable")
+        return self._table(group).append(load, [_stamped(load, rejected, at)], at=at)
 
     def loads(self, group: FeatureGroup) -> list[Refused]:
         """What is held for a group, newest load first."""
         frame = pl.from_arrow(self.read(group))
         assert isinstance(frame, pl.DataFrame)
         counted = frame.group_by("load", "field", "reason").agg(pl.len().alias("rows"), pl.col("at").max())
+        ordered = counted.sort(["rows", "field", "reason"], descending=[True, False, False])
         found: dict[str, Refused] = {}
-        for load, field, reason, rows, at in (
-            counted.with_columns(pl.col("at").to_physical())
-            .sort(["rows", "field", "reason"], descending=[True, False, False])
-            .iter_rows()
-        ):
+        for load, field, reason, rows, at in ordered.with_columns(pl.col("at").to_physical()).iter_rows():
             held = found.setdefault(load, Refused(load, at, 0, {}))
             reasons = {**held.reasons, (field, reason): rows}
             found[load] = Refused(load, max(held.at, at), held.rows + rows, reasons)
@@ -136,63 +100,26 @@ class Quarantine:
         Raises:
             NotFound: the load named left nothing here.
         """
-        try:
-            files = delta.files_of(self._table(group, create=False))
-        except NotFound:
-            files = []
+        table = self._table(group)
+        files = table.files()
         chosen = [file for file in files if load is None or file.path.startswith(f"{load}-")]
         if load is not None and not chosen:
-            raise NotFound.of("quarantined load", load, sorted({_load_of(file.path) for file in files}))
-        parts, rows = [], 0
-        for file in sorted(chosen, key=lambda file: (-file.modified_at, file.path)):
-            if limit is not None and rows >= limit:
-                break
-            part = pq.read_table(f"{self._folder(group)}/{file.path}", filesystem=self._files.filesystem, schema=SCHEMA)
+            raise NotFound.of("quarantined load", load, sorted({file.name for file in files}))
+        parts, rows = [SCHEMA.empty_table()], 0
+        for part in table.read(chosen):
             parts.append(part)
             rows += part.num_rows
-        whole = pa.concat_tables([SCHEMA.empty_table(), *parts])
+            if limit is not None and rows >= limit:
+                break
+        whole = pa.concat_tables(parts)
         return whole if limit is None else whole.slice(0, limit)
 
     def drop(self, group: FeatureGroup) -> None:
         """Forget everything refused for a group."""
-        self._files.delete(self._folder(group))
+        self._table(group).drop()
 
-    def _folder(self, group: FeatureGroup) -> str:
-        return f"{self._root}/{group.folder}"
-
-    def _table(self, group: FeatureGroup, *, create: bool) -> delta.DeltaTable:
-        folder = self._folder(group)
-        location, options = f"{self._files.url}/{folder}", self._files.storage_options
-        try:
-            return delta.load(location, options=options)
-        except NotFound:
-            if not create:
-                raise
-        except PlatformError:
-            if not delta.heal(self._files.filesystem, folder):
-                raise
-            return delta.load(location, options=options)
-        self._files.filesystem.create_dir(folder, recursive=True)
-        delta.create(location, SCHEMA, name=f"{group.name} quarantine", options=options)
-        self._sync_log(group, 0)
-        return delta.load(location, options=options)
-
-    def _write(self, group: FeatureGroup, name: str, rows: pa.Table) -> int:
-        path = f"{self._folder(group)}/{name}"
-        with _undone(self._files, path):
-            pq.write_table(rows, path, filesystem=self._files.filesystem, compression="zstd")
-            self._files.sync([path])
-        return int(self._files.filesystem.get_file_info(path).size)
-
-    def _sync_log(self, group: FeatureGroup, version: int) -> None:
-        """Make the commit durable, and those before it: another process may have died between commit and fsync."""
-        paths = delta.log_paths(self._files.filesystem, self._folder(group))
-        self._files.sync(path for each, path in paths.items() if each >= version - _LOOK_BACK)
-
-
-def _load_of(path: str) -> str:
-    """The load a file is named after: ``<load>-<version of the load>-<version of the table>.parquet``."""
-    return path.rsplit("-", 2)[0]
+    def _table(self, group: FeatureGroup) -> AppendTable:
+        return AppendTable(self._files, f"{self._root}/{group.folder}", SCHEMA, title=f"{group.name} quarantine")
 
 
 def _stamped(load: str, rejected: pa.Table, at: int) -> pa.Table:
@@ -203,17 +130,3 @@ def _stamped(load: str, rejected: pa.Table, at: int) -> pa.Table:
         *(rejected.column(name) for name in ("row", "field", "reason", "record")),
     ]
     return pa.Table.from_arrays(columns, names=SCHEMA.names).cast(SCHEMA).sort_by("row")
-
-
-@contextmanager
-def _undone(files: Files, path: str) -> Iterator[None]:
-    """Leave no part of a file behind when writing it fails."""
-    try:
-        yield
-    except BaseException as error:
-        files.delete(path)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise LimitExceeded(
-                "the disk is full", subject="quarantine", hint="free space; nothing of the load was written"
-            ) from error
-        raise

@@ -92,7 +92,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, group: FeatureGroup, monk
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("featurestore.quarantine.delta.commit", full)
+    monkeypatch.setattr("foundation.appends.delta.commit", full)
     with pytest.raises(OSError, match="No space"):
         quarantine.add(group, "bb", rejects((1, "v", "bad")), at=2)
     assert [path.name[:2] for path in (tmp_path / "quarantine" / group.folder).glob("*.parquet")] == ["aa"]
