@@ -110,7 +110,7 @@ def compact(
     file_bytes: int = FILE_BYTES,
     progress: Progress | None = None,
 ) -> CompactionReport:
-    """Merge runs until the plan is satisfied.
+    """Merge the runs there are now until the plan is satisfied; what writers add meanwhile is for the next time.
 
     Args:
         store: where the table is.
@@ -125,16 +125,15 @@ def compact(
         LimitExceeded: the disk is full; nothing changed.
     """
     started = time.perf_counter()
-    before: int | None = None
-    rows = written = 0
-    failures = 0
+    before = store.snapshot(group).runs
+    mine = {run.path for run in before}
+    rows = written = failures = 0
     while True:
         position = store.position(group, APP)
         snapshot = store.snapshot(group)
-        before = len(snapshot.runs) if before is None else before
-        chosen = plan(snapshot.runs, full=full)
+        chosen = plan([run for run in snapshot.runs if run.path in mine], full=full)
         if not chosen:
-            return CompactionReport(before, len(snapshot.runs), rows, written, time.perf_counter() - started)
+            return CompactionReport(len(before), len(snapshot.runs), rows, written, time.perf_counter() - started)
         merge = _Merge(store, snapshot, chosen, memory=max(memory, 2**24), file_bytes=file_bytes, progress=progress)
         try:
             added = merge.run()
@@ -144,6 +143,7 @@ def compact(
             if failures == _TRIES or merge.unknown:
                 raise
             continue
+        mine.update(run.path for run in added)
         rows += sum(run.rows for run in added)
         written += _size(added)
 
