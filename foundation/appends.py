@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -39,7 +39,7 @@ class AppendTable:
     Args:
         files: where the table lives.
         folder: its folder below the root of ``files``.
-        schema: its columns.
+        schema: columns of a table that is not there yet; one that is keeps its own.
         title: name kept in the table.
     """
 
@@ -47,7 +47,7 @@ class AppendTable:
         self._files = files
         self._folder = folder
         self._title = title
-        self.schema = schema
+        self._schema = schema
 
     def holds(self, name: str) -> bool:
         """Whether a batch of that name was appended."""
@@ -56,13 +56,14 @@ class AppendTable:
         except NotFound:
             return False
 
-    def append(self, name: str, parts: Iterable[pa.Table], *, at: int) -> int:
+    def append(self, name: str, parts: Iterable[pa.Table], *, at: int, before: Callable[[], None] | None = None) -> int:
         """Append a batch, in place of what that name appended before; return its rows.
 
         Args:
             name: of the batch; letters, digits and dashes.
-            parts: tables of ``schema``.
+            parts: tables with the columns of the table.
             at: instant (microseconds UTC).
+            before: called when all parts are written, before any of them is visible.
 
         Raises:
             InvalidInput: a part that does not fit the schema.
@@ -72,8 +73,10 @@ class AppendTable:
         table = self._table(create=True)
         version = (delta.position(table, _app(name)) or 0) + 1
         path = f"{name}-{version}-{table.version()}.parquet"
-        rows, size = self._write(path, parts)
+        rows, size = self._write(path, parts, pa.schema(table.schema()))
         try:
+            if before is not None:
+                before()
             made = self._commit(name, version, delta.DataFile(path, size, rows, at // 1000))
         except BaseException:
             if path not in {file.path for file in self.files()}:
@@ -120,9 +123,10 @@ class AppendTable:
 
     def read(self, files: Iterable[Appended]) -> Iterator[pa.Table]:
         """Rows of some of its files, file by file."""
+        schema = pa.schema(self._table(create=True).schema())
         for file in files:
             path = f"{self._folder}/{file.path}"
-            yield pq.read_table(path, filesystem=self._files.filesystem, schema=self.schema, partitioning=None)
+            yield pq.read_table(path, filesystem=self._files.filesystem, schema=schema, partitioning=None)
 
     def drop(self) -> None:
         """Remove the table and its files."""
@@ -140,32 +144,38 @@ class AppendTable:
                 raise
             return delta.load(location, options=options)
         self._files.filesystem.create_dir(self._folder, recursive=True)
-        delta.create(location, self.schema, name=self._title, options=options)
+        delta.create(location, self._schema, name=self._title, options=options)
         self._sync_log(0)
         return delta.load(location, options=options)
 
-    def _write(self, name: str, parts: Iterable[pa.Table]) -> tuple[int, int]:
+    def _write(self, name: str, parts: Iterable[pa.Table], schema: pa.Schema) -> tuple[int, int]:
         path = f"{self._folder}/{name}"
         rows = 0
         with _undone(self._files, path):
             with (
                 self._files.filesystem.open_output_stream(path) as stream,
-                pq.ParquetWriter(stream, self.schema, compression="zstd") as writer,
+                pq.ParquetWriter(stream, schema, compression="zstd") as writer,
             ):
                 for part in parts:
-                    writer.write_table(self._fitted(part))
+                    writer.write_table(self._fitted(part, schema))
                     rows += part.num_rows
             self._files.sync([path])
         return rows, int(self._files.filesystem.get_file_info(path).size)
 
-    def _fitted(self, part: pa.Table) -> pa.Table:
+    def _fitted(self, part: pa.Table, schema: pa.Schema) -> pa.Table:
+        if unknown := [name for name in part.column_names if name not in schema.names]:
+            raise InvalidInput(
+                f"column {unknown[0]!r} is not in the table {self._folder}",
+                subject=f"column {unknown[0]!r}",
+                hint=f"its columns are {', '.join(schema.names)}",
+            )
         try:
-            return part.select(self.schema.names).cast(self.schema)
+            return part.select(schema.names).cast(schema)
         except (KeyError, ValueError, pa.ArrowException) as error:
             raise InvalidInput(
                 f"rows do not fit the table {self._folder}: {error}",
                 subject=f"table {self._folder}",
-                hint=f"its columns are {', '.join(f'{each.name}: {each.type}' for each in self.schema)}",
+                hint=f"its columns are {', '.join(f'{each.name}: {each.type}' for each in schema)}",
             ) from error
 
     def _sync_log(self, version: int) -> None:

@@ -121,19 +121,20 @@ class Stoppable:
 
     def start(self, total: int | None, unit: str) -> None:
         """Pass on, unless stopped."""
-        self._check()
+        self.check()
         self._inner.start(total, unit)
 
     def advance(self, count: int) -> None:
         """Pass on, unless stopped."""
-        self._check()
+        self.check()
         self._inner.advance(count)
 
     def done(self) -> None:
         """Pass on."""
         self._inner.done()
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise ``Cancelled`` if stopped."""
         if self._stop.is_set():
             raise Cancelled("stopped on request", hint="run it again to go on")
 

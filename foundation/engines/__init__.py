@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from importlib import import_module
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
 from foundation.errors import NotSupported
 
-__all__ = ["Engine", "Scan", "open_engine", "scan"]
+__all__ = ["Engine", "Scan", "files_of", "open_engine", "scan"]
 
 _BACKENDS = {"local": "foundation.engines.local"}
 
 
+@runtime_checkable
 class Scan(Protocol):
     """Rows of one source, in a fixed order."""
 
@@ -71,7 +74,8 @@ def scan(source: object, *, schema_hint: pa.Schema | None = None, sql: str | Non
     Args:
         source: a path, glob, folder or list of paths (CSV, TSV, JSON lines, Parquet, Arrow IPC; a Delta folder; a
             SQLite file), ``sqlite:///file.db?table=name``, an Arrow table, batch or reader, a polars frame, a pandas
-            frame, a DuckDB relation, a list of mappings, or the text of a query.
+            frame, a DuckDB relation, a list of mappings, the text of a query, or a Scan, which is
+            given back.
         schema_hint: columns to assume where the source has no rows to tell (an empty list).
         sql: a query DuckDB runs; it may name files, ``source`` (what was given as the source), or the tables of a
             SQLite source.
@@ -81,3 +85,14 @@ def scan(source: object, *, schema_hint: pa.Schema | None = None, sql: str | Non
         InvalidInput: not a source, a damaged file, a duplicate column.
     """
     return open_engine("local").scan(source, schema_hint=schema_hint, sql=sql)
+
+
+def files_of(sources: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """The files (and Delta folders) paths, folders and globs stand for, each a source of its own.
+
+    Raises:
+        NotFound: one of them stands for nothing.
+    """
+    from foundation.engines.paths import expand, is_delta
+
+    return [path for source in sources for path in ([Path(source)] if is_delta(Path(source)) else expand(source))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,11 @@ import pyarrow as pa
 
 from foundation import delta
 from foundation.content import hash_file, hash_table, hash_texts
+from foundation.engines import Scan
 from foundation.engines.formats import EXTENSIONS, Opened, extension_of, open_file
 from foundation.engines.memory import Kept, keep, pandas_to_arrow, polars_to_arrow, rebatch, records_to_arrow
-from foundation.errors import InvalidInput, NotFound
+from foundation.engines.paths import expand, is_delta
+from foundation.errors import InvalidInput
 from foundation.sql import (
     is_relation,
     looks_like_sql,
@@ -54,13 +55,15 @@ class _Source:
 class LocalEngine:
     """See ``foundation.engines.Engine``."""
 
-    def scan(self, source: object, *, schema_hint: pa.Schema | None = None, sql: str | None = None) -> _Source:
+    def scan(self, source: object, *, schema_hint: pa.Schema | None = None, sql: str | None = None) -> Scan:
         """See ``foundation.engines.scan``."""
         return scan(source, schema_hint=schema_hint, sql=sql)
 
 
-def scan(source: object, *, schema_hint: pa.Schema | None = None, sql: str | None = None) -> _Source:
+def scan(source: object, *, schema_hint: pa.Schema | None = None, sql: str | None = None) -> Scan:
     """See ``foundation.engines.scan``."""
+    if isinstance(source, Scan) and sql is None:
+        return source
     if isinstance(source, str) and sql is None and looks_like_sql(source) and not os.path.exists(source):
         source, sql = None, source
     opened = _scan_query(sql, source, schema_hint) if sql is not None else _scan_source(source, schema_hint)
@@ -185,9 +188,9 @@ def _scan_paths(sources: Sequence[str | os.PathLike[str]]) -> _Source:
     if len(sources) == 1:
         if (file := _sqlite_file(sources[0])) is not None:
             return _of_kept(keep(*sqlite_table(file, None)), "arrow")
-        if (Path(sources[0]) / delta.LOG).is_dir():
+        if is_delta(Path(sources[0])):
             return _scan_delta(Path(sources[0]))
-    paths = [path for source in sources for path in _expand(source)]
+    paths = [path for source in sources for path in expand(source)]
     kinds = {EXTENSIONS.get(extension_of(path)) for path in paths}
     if len(kinds) > 1:
         raise InvalidInput(
@@ -205,26 +208,6 @@ def _scan_paths(sources: Sequence[str | os.PathLike[str]]) -> _Source:
         lambda rows: rebatch((table for each in opened for table in each.read(rows)), rows),
         lambda: hash_texts([kind, extension_of(paths[0]), *map(hash_file, paths)]),
     )
-
-
-def _expand(source: str | os.PathLike[str]) -> list[Path]:
-    """The files of a path, a folder (every known format below it) or a glob, sorted by path."""
-    text = os.fspath(source)
-    text = text.removeprefix("file://") if text.startswith("file:///") else text
-    path = Path(text)
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        below = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
-        found = sorted(
-            each for each in below if extension_of(each) in EXTENSIONS and not each.name.startswith((".", "_"))
-        )
-    else:
-        found = sorted(Path(name) for name in glob.glob(text, recursive=True) if os.path.isfile(name))
-    if not found:
-        what = f"folder {text!r} has no file to read" if path.is_dir() else f"file {text!r} does not exist"
-        raise NotFound(what, subject=f"file {text!r}", hint=f"formats: {', '.join(sorted(EXTENSIONS))}")
-    return found
 
 
 def _common(paths: Sequence[Path], opened: Sequence[Opened]) -> pa.Schema:
