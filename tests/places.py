@@ -29,8 +29,8 @@ def at(hours: float) -> datetime:
 class Place:
     """Implements ``featurestore.building.Groups``; its clock stands still until a test moves it."""
 
-    def __init__(self, root: Path) -> None:
-        self.moment = at(10_000)
+    def __init__(self, root: Path, moment: datetime | None = None) -> None:
+        self.moment = moment or at(10_000)
         ticks = itertools.count()
         self.clock = Clock(lambda: _micros(self.moment) + next(ticks))
         self.files = LocalFiles(root / "files")

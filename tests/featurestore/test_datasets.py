@@ -96,7 +96,7 @@ def build_of(place, rows, spine, options):
     place.create(name, ["a", "b"], [("a", "Integral"), ("b", "String"), ("at", "Timestamp"), ("f", "Integral")])
     kept, records = [], []
     for number, (key, event, write, known, expires, kind, replaces) in enumerate(rows, 1):
-        value = None if kind != "row" or number % 5 == 0 else number
+        value = None if kind != "row" or number % 3 == 0 else number
         moments = {"at": at(event), "write": at(write), "known": None if known is None else at(known)}
         moments["expires"] = None if expires is None or kind != "row" else at(expires)
         flags = {"deleted": kind != "row", "hard": kind == "hard", "replaces": replaces, "sequence": number}
