@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -17,7 +17,6 @@ __all__ = ["Engine", "Scan", "files_of", "open_engine", "scan"]
 _BACKENDS = {"local": "foundation.engines.local"}
 
 
-@runtime_checkable
 class Scan(Protocol):
     """Rows of one source, in a fixed order."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import polars as pl
 import pyarrow as pa
@@ -62,7 +62,7 @@ class LocalEngine:
 
 def scan(source: object, *, schema_hint: pa.Schema | None = None, sql: str | None = None) -> Scan:
     """See ``foundation.engines.scan``."""
-    if isinstance(source, Scan) and sql is None:
+    if sql is None and _is_scan(source):
         return source
     if isinstance(source, str) and sql is None and looks_like_sql(source) and not os.path.exists(source):
         source, sql = None, source
@@ -77,6 +77,12 @@ def scan(source: object, *, schema_hint: pa.Schema | None = None, sql: str | Non
             )
         seen.add(name)
     return opened
+
+
+def _is_scan(source: object) -> TypeGuard[Scan]:
+    """Looked up on the class: asking the object could hash its content, or resolve a lazy frame's schema."""
+    kind = type(source)
+    return callable(getattr(kind, "batches", None)) and hasattr(kind, "identity")
 
 
 def _scan_source(source: object, schema_hint: pa.Schema | None) -> _Source:
