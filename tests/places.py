@@ -15,6 +15,7 @@ from featurestore.offline.delta import DeltaStore
 from foundation.catalog import open_catalog
 from foundation.clock import Clock
 from foundation.errors import NotFound
+from foundation.files import Files
 from foundation.files.local import LocalFiles
 from foundation.schema import Schema
 
@@ -29,11 +30,11 @@ def at(hours: float) -> datetime:
 class Place:
     """Implements ``featurestore.building.Groups``; its clock stands still until a test moves it."""
 
-    def __init__(self, root: Path, moment: datetime | None = None) -> None:
+    def __init__(self, root: Path, moment: datetime | None = None, files: Files | None = None) -> None:
         self.moment = moment or at(10_000)
         ticks = itertools.count()
         self.clock = Clock(lambda: _micros(self.moment) + next(ticks))
-        self.files = LocalFiles(root / "files")
+        self.files = files or LocalFiles(root / "files")
         self.catalog = open_catalog(f"sqlite://{root}/catalog.db", clock=self.clock)
         self.offline = DeltaStore(self.files, clock=self.clock)
         self.groups = {}

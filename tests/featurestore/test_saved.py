@@ -13,9 +13,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+import offline_tables
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import servers
 from places import Place, at
 
 from featurestore.datasets import start_dataset
@@ -29,12 +31,16 @@ from foundation.progress import Cancelled
 @pytest.fixture
 def place(tmp_path):
     one = Place(tmp_path, moment=at(45))
+    fill(one)
+    yield one
+    one.close()
+
+
+def fill(one):
     one.create("w", "k", [("k", "Integral"), ("at", "Timestamp"), ("x", "Fractional"), ("y", "List<String>")])
     one.write("w", [{"k": n % 7, "at": at(n), "x": n / 3, "y": [str(n), None]} for n in range(60)])
     one.create("late", ["a", "b"], [("a", "String"), ("b", "Integral"), ("at", "Timestamp"), ("paid", "Boolean")])
     one.write("late", [{"a": "p", "b": n, "at": at(40 + n), "paid": n % 2 == 0} for n in range(7)])
-    yield one
-    one.close()
 
 
 def spine(rows=50):
@@ -259,6 +265,31 @@ def test_a_cancelled_or_failed_save_leaves_nothing(place):
         start_dataset(place, bad, "ts").join("w").save("a", slice_rows=1)
     assert left_behind(place) == []
     assert SavedDatasets(place).list() == []
+
+
+@pytest.fixture(scope="session")
+def s3():
+    with servers.required_parts(), offline_tables.s3_server() as host:
+        yield host
+
+
+def test_in_s3_the_entry_alone_makes_a_dataset_visible(s3, tmp_path):
+    place = Place(tmp_path, moment=at(45), files=offline_tables.s3_files(s3))
+    fill(place)
+    store = SavedDatasets(place)
+    builder = full(place).split({"a": 0.5, "b": 0.5})
+    saved = builder.save("churn")
+    assert same(store.load("churn"), builder.to_arrow().replace_schema_metadata(None))
+    place.write("w", [{"k": n % 7, "at": at(n + 0.5), "x": -1.0} for n in range(60)])
+    assert store.recreate("churn", keep=False).content_hash == saved.content_hash
+    cancel = threading.Event()
+    cancel.set()
+    with pytest.raises(Cancelled):
+        builder.save("churn", cancel=cancel)
+    assert store.sweep() == []
+    store.delete("churn@v1")
+    assert not place.files.exists(saved.path)
+    place.close()
 
 
 SAVER = """
