@@ -15,12 +15,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from featurestore.barriers import Barriers, collect_barriers
+from featurestore.candidates import explain
 from featurestore.gather import array_of, gather
 from featurestore.kernel import Bools, Ints
 from featurestore.offline import Snapshot
 from featurestore.offline.reader import Reader, Unit, check_columns
 from featurestore.queries import Queries, prepare
 from featurestore.questions import REASONS, Answered, Asked, Candidate, SpineRows
+from featurestore.scans import latest_rows, range_rows, rows_of
 from featurestore.search import Found, each_unit, plan_units, search
 from foundation.errors import InvalidInput
 from foundation.schema import INSTANT
@@ -32,6 +34,10 @@ __all__ = [
     "Candidate",
     "SpineRows",
     "answer",
+    "explain",
+    "latest_rows",
+    "range_rows",
+    "rows_of",
 ]
 
 _NULL, _NONE, _DELETED, _EXPIRED, _OLD, _IMMATURE = range(1, 7)

@@ -11,11 +11,13 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from featurestore.groups import FeatureGroup
 from featurestore.kernel import Ints
 from featurestore.offline.reader import Bound, KeyColumn
 from featurestore.questions import SpineRows
+from foundation.errors import InvalidInput
 
-__all__ = ["Queries", "match_keys", "prepare"]
+__all__ = ["Queries", "key_frame", "key_table", "match_keys", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -134,10 +136,9 @@ def match_keys(queries: Queries, low: int, high: int, keys: Sequence[KeyColumn])
         hit = asked.take(place, mode="clip") == there
         found[place[hit]] = np.flatnonzero(hit)
         return found
-    names = queries.keys.columns
     asked = queries.keys[low:high].with_row_index("asked")
-    there = pl.DataFrame([_column(name, key) for name, key in zip(names, keys, strict=True)]).with_row_index("there")
-    joined = asked.join(there, on=names, how="inner", maintain_order="none")
+    there = key_frame(keys).with_row_index("there")
+    joined = asked.join(there, on=queries.keys.columns, how="inner", maintain_order="none")
     found[joined["asked"].to_numpy()] = joined["there"].to_numpy()
     return found
 
@@ -162,6 +163,27 @@ def _leading(column: pl.Series) -> np.ndarray | pl.Series:
     return column.to_numpy() if column.dtype != pl.String else column
 
 
-def table_of_key(names: list[str], schema: pa.Schema, key: tuple[Any, ...]) -> pa.Table:
-    """One key as a one-row table of the group's key columns."""
-    return pa.table({name: pa.array([part], schema.field(name).type) for name, part in zip(names, key, strict=True)})
+def key_frame(keys: Sequence[KeyColumn]) -> pl.DataFrame:
+    """Key columns as a frame of ``k0, k1, ...`` that sorts and joins like any other: text or int64."""
+    return pl.DataFrame([_column(f"k{i}", key) for i, key in enumerate(keys)])
+
+
+def key_table(group: FeatureGroup, key: tuple[object, ...]) -> pa.Table:
+    """One key as a one-row table of the group's identifier columns.
+
+    Raises:
+        InvalidInput: another number of parts, or a part of another type.
+    """
+    columns = group.key_columns
+    names = ", ".join(column.name for column in columns)
+    if len(key) != len(columns):
+        raise InvalidInput(
+            f"a key needs {len(columns)} value(s) ({names}), got {len(key)}: {key!r}",
+            subject="key",
+            hint="give a tuple in column order",
+        )
+    try:
+        arrays = [pa.array([part], column.type.arrow) for column, part in zip(columns, key, strict=True)]
+    except (pa.ArrowException, OverflowError, TypeError) as error:
+        raise InvalidInput(f"key {key!r} does not fit ({names}): {error}", subject="key") from error
+    return pa.table(arrays, schema=pa.schema([column.field for column in columns]))

@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -37,10 +37,10 @@ __all__ = [
     "width_of",
 ]
 
-KeyColumn = np.ndarray | pa.Array
+KeyColumn: TypeAlias = np.ndarray | pa.Array
 """A key column as it is searched: int64, or Arrow strings."""
 
-Bound = int | str
+Bound: TypeAlias = int | str
 """An end of a unit's range on its first key column, as it sorts: instants, dates and booleans are ints."""
 _OPEN_FILES = 16
 

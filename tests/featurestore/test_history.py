@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from datetime import date, timedelta
 from pathlib import Path
@@ -11,13 +12,15 @@ import oracle
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from featurestore import history
+from featurestore import history, records, scans
 from featurestore.groups import define_group
 from featurestore.history import Asked, SpineRows
 from featurestore.offline import Run, Snapshot, offline_schema
+from foundation.clock import instant_of
 from foundation.files.local import LocalFiles
 from foundation.schema import Schema
 
@@ -242,3 +245,105 @@ def check(answered, asked, everything, lines, known):
             assert any(row.known == best for row in served)
         elif served:
             assert any(row.known is None and row.write == best for row in served)
+
+
+@FAST
+@given(st.data())
+def test_explain_agrees_with_answer(data):
+    kind, runs = data.draw(histories())
+    everything = [row for rows, *_ in runs for row in rows]
+    with tempfile.TemporaryDirectory() as folder:
+        snapshot = store(folder, kind, runs)
+        for _ in range(3):
+            asked = data.draw(questions())
+            key = data.draw(st.sampled_from(KEYS[kind][1]))
+            time, known = data.draw(st.integers(-1, 11)), data.draw(st.one_of(st.none(), INSTANTS))
+            served, _ = oracle.winners(everything, asked, key, time, known, known is not None)
+            told = history.explain(snapshot, asked, key, time, known)
+            assert len(told) == sum(row.key == key for row in everything)
+            won = [row for row in told if row.verdict == "won"]
+            assert [(row.event_time, row.rank) for row in won] == [(row.event, row.rank) for row in served]
+            assert [row.values for row in won] == [row.values for row in served]
+            assert [row.known_at for row in won] == [row.effective_known for row in served]
+            assert all(row.verdict for row in told)
+
+
+def rec_of(group, line):
+    """A row read back, as the loops know it."""
+    numbers = {name: line[name] for name in ("write_time", "tilth_known_at", "tilth_expires_at", "at")}
+    instants = {name: None if value is None else instant_of(value) for name, value in numbers.items()}
+    return Rec(
+        key=tuple(line[name] for name in group.record_id),
+        event=instants["at"],
+        rank=line["tilth_rank"],
+        write=instants["write_time"],
+        known=instants["tilth_known_at"],
+        deleted=line["is_deleted"],
+        hard=line["tilth_hard"],
+        expires=instants["tilth_expires_at"],
+        offline_only=line["tilth_offline_only"],
+        values={name: line[name] for name, _ in FEATURES},
+    )
+
+
+@FAST
+@given(st.data())
+def test_rows_of_a_key(data):
+    kind, runs = data.draw(histories())
+    everything = [row for rows, *_ in runs for row in rows]
+    with tempfile.TemporaryDirectory() as folder:
+        snapshot = store(folder, kind, runs)
+        for key in KEYS[kind][1]:
+            as_of = data.draw(st.one_of(st.none(), INSTANTS))
+            table = history.rows_of(snapshot, key, as_of=as_of)
+            assert table.schema.names == offline_schema(snapshot.group).names
+            mine = [row for row in everything if row.key == key and (as_of is None or row.write <= as_of)]
+            expected = sorted(mine, key=lambda row: (row.event, row.rank))
+            assert [rec_of(snapshot.group, line) for line in table.to_pylist()] == expected
+
+
+def stored(row):
+    flags = records.DELETED * row.deleted | records.HARD * row.hard | records.ONLINE | records.OFFLINE
+    return records.Stored(row.event, row.rank, row.expires or 0, 1, flags, 0, row.write, b"")
+
+
+@FAST
+@given(st.data())
+def test_latest_rows_are_what_the_log_folds_to(data):
+    kind, runs = data.draw(histories())
+    everything = [row for rows, *_ in runs for row in rows if not row.offline_only]
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scans, "_PIECE_ROWS", data.draw(st.sampled_from([1, 5, 10**6])))
+        patch.setattr(scans, "_SLAB_ROWS", data.draw(st.sampled_from([2, 10**6])))
+        snapshot = store(folder, kind, runs)
+        lines = [line for table in history.latest_rows(snapshot) for line in table.to_pylist()]
+    found = {}
+    for line in lines:
+        row = rec_of(snapshot.group, line)
+        assert row.key not in found
+        found[row.key] = stored(row)._replace(barrier=line["barrier"])
+    log = sorted(everything, key=lambda row: row.sequence)
+    expected = {key: records.fold([stored(row) for row in log if row.key == key]) for key in {row.key for row in log}}
+    assert found == expected
+    assert list(found) == sorted(found)
+
+
+@FAST
+@given(st.data())
+def test_range_rows_agree_with_the_loops(data):
+    kind, runs = data.draw(histories())
+    everything = [row for rows, *_ in runs for row in rows]
+    asked = data.draw(questions())
+    asked = dataclasses.replace(asked, recent=None, label_within=None)
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scans, "_PIECE_ROWS", data.draw(st.sampled_from([1, 5, 10**6])))
+        snapshot = store(folder, kind, runs)
+        tables = list(history.range_rows(snapshot, asked))
+    lines = [line for table in tables for line in table.to_pylist()]
+    names = [name for name, _ in FEATURES]
+    found = [
+        (tuple(line[name] for name in snapshot.group.record_id), instant_of(line["at"]), [line[name] for name in names])
+        for line in lines
+    ]
+    expected = oracle.in_range(everything, asked)
+    assert found == [(row.key, row.event, [row.values[name] for name in names]) for row in expected]
