@@ -45,7 +45,7 @@ class Appliers:
         self._held: dict[int, FileLock] = {}
 
     def catch_up(self, group: FeatureGroup, through: int | None = None) -> None:
-        """Apply logged rows online, at least up to a sequence (default: all).
+        """Apply logged rows online, at least up to a sequence (default: the log's end as it is now).
 
         Raises:
             Unavailable: the online store does not answer; the rows stay in the log.
@@ -54,9 +54,8 @@ class Appliers:
             return
         with self._lock(group).held():
             position = self._online.position(group)
-            if through is not None and position >= through:
-                return
-            while pairs := self._log.read(group, position, _APPLY_ROWS):
+            end = self._log.head(group) if through is None else through
+            while position < end and (pairs := self._log.read(group, position, _APPLY_ROWS)):
                 position = pairs[-1][0]
                 self._online.apply(group, [row for _, row in pairs], position)
 
@@ -76,8 +75,10 @@ class Appliers:
 
     def _flush_offline(self, group: FeatureGroup, codec: ValueCodec) -> int:
         flushed = 0
+        # Rows that arrive from here on are for the next flush: under busy writers this one must end too.
+        end = self._log.head(group)
         position = self._offline.position(group, LOG_APP)
-        while pairs := self._log.read(group, position, _FLUSH_ROWS):
+        while position < end and (pairs := self._log.read(group, position, _FLUSH_ROWS)):
             last = pairs[-1][0]
             rows = [row for _, row in pairs if row.flags & OFFLINE]
             added = []

@@ -187,8 +187,9 @@ class Loader:
         options: LoadOptions,
         step: Callable[[list[Row], tuple[str, int]], Receipt],
     ) -> LoadReport:
-        """Load a source meant for the online store alone, through the log in numbered parts: a part that was taken
-        before is passed over, so a load that was cut off goes on where it stopped.
+        """Load a source meant for the online store alone, through the log in numbered parts.
+
+        A part that was taken before is passed over, so a load that was cut off goes on where it stopped.
         """
         started = time.perf_counter()
         load = self._name(group, scan, options)
@@ -250,7 +251,7 @@ class Loader:
             raise InvalidInput(
                 f"row {first['row'] + offset}: {first['reason']}",
                 subject=f"column {first['field']!r}",
-                hint=f"{rejects.num_rows} rows of this batch are refused; mend them, or quarantine them and load the rest",
+                hint=f"{rejects.num_rows} rows of this batch are refused; mend them, or quarantine them",
             )
         if offset and rejects.num_rows:
             place = rejects.schema.get_field_index("row")

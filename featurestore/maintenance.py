@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from featurestore.groups import FeatureGroup
-from featurestore.parts import Parts
+from featurestore.parts import Parts, View
 from featurestore.saved import SavedDatasets
+from featurestore.values import ValueCodec
 from foundation.clock import micros_of_delta
 from foundation.errors import InUse
 
@@ -35,9 +36,10 @@ def delete_group(parts: Parts, name: str, *, offline: str, saved: SavedDatasets)
             subject=f"feature group {name!r}",
             hint='delete those datasets first, or use offline="keep"',
         )
-    if offline == "keep" and name not in half:
-        parts.settle(parts.view(name))
     group = parts.groups.begin_delete(name, offline=offline)
+    if group.offline and offline == "keep":
+        # After the mark, so that nothing acknowledged comes in behind this flush.
+        parts.settle(View(group, ValueCodec(group), 0))
     parts.online.drop(group)
     parts.log.drop(group)
     parts.pending.drop(group)

@@ -20,6 +20,7 @@ from featurestore.loads import LoadOptions, LoadReport
 from featurestore.maintenance import VacuumReport
 from featurestore.offline.compaction import CompactionReport, compact
 from featurestore.offline.export import ExportReport, export_sagemaker
+from featurestore.online import ConcurrentReads
 from featurestore.parts import Parts, View
 from featurestore.reads import Answer, BatchAnswer, RecordPage
 from featurestore.saved import SavedDatasets
@@ -82,13 +83,17 @@ class FeatureStore:
             record_id: identifier column, or several for a composite key.
             event_time: event time column: timestamps, ISO 8601 text or epoch seconds; stored as microseconds UTC.
             schema: every column, identifiers and event time included, as an Arrow schema or a ``Schema``.
-            online, offline: the stores to keep it in.
+            online: keep the latest record of every key.
+            offline: keep every record.
             ttl: default life of a record from its event time.
             on_equal: ``"keep"``: the first write at an event time stays; ``"replace"``: the last one wins.
             zone: IANA zone for naive timestamps; without one they are refused.
-            description, tags: free text, shown and searched.
-            descriptions, parameters: the same per feature.
-            kind, event_id: reserved for event streams.
+            description: free text, shown and searched.
+            tags: key-value text, shown, searched and filtered by.
+            descriptions: feature name to text.
+            parameters: feature name to key-value text.
+            kind: ``"records"``; ``"events"`` is reserved for event streams.
+            event_id: reserved for event streams.
 
         Raises:
             InvalidInput: naming the field, the value and the rule.
@@ -142,8 +147,10 @@ class FeatureStore:
         Args:
             name_contains: part of the name, upper and lower case alike.
             tags: all must be there with these values.
-            online, offline: only groups with (or without) that store.
-            created_after, created_before: aware moments, inclusive.
+            online: only groups with (or without) an online store.
+            offline: only groups with (or without) an offline store.
+            created_after: aware moment, inclusive.
+            created_before: aware moment, inclusive.
             sort: ``"name"``, ``"created_at"`` or ``"updated_at"``.
             descending: reverse the order.
             limit: groups per page, 1 to 1,000.
@@ -186,11 +193,13 @@ class FeatureStore:
         Args:
             name: the group.
             add_features: new columns; the schema version rises by one.
-            ttl, no_ttl: life of records written from now on.
+            ttl: life of records written from now on.
+            no_ttl: records written from now on live for ever.
             description: new text about the group.
             descriptions: feature name to new text.
             parameters: feature name to text to set; a value of None removes the parameter.
-            tags, remove_tags: to set, and keys to remove.
+            tags: to set.
+            remove_tags: keys to remove.
 
         Raises:
             InvalidInput: a feature that exists or is illegal, a TTL that is not positive, nothing to change.
@@ -271,7 +280,7 @@ class FeatureStore:
             ttl: life from event time, over the group's.
             known_at: when the values were known; None is now.
             target_stores: ``["online"]``, ``["offline"]`` or both; None for all the group has.
-            producer: (producer id, its own sequence from 1): the next one applies, a seen one is a no-op, a gap a Conflict.
+            producer: (producer id, its own sequence from 1): the next applies, a seen one is a no-op, a gap a Conflict.
             idempotency_key: within 24 hours the first receipt is returned again.
             wait: ``"online"`` returns when the records are readable online, ``"log"`` as soon as they are durable.
 
@@ -517,7 +526,7 @@ class FeatureStore:
 
     @operation
     def quarantined(self, name: str, *, load: str | None = None, limit: int = 1000) -> pa.Table:
-        """Rows refused by loads of a group, newest loads first: load, time, row number, field, reason, record as JSON."""
+        """Rows loads of a group refused, newest first: load, time, row number, field, reason, record as JSON."""
         return self._parts.quarantine.read(self._parts.view(name).group, load=load, limit=limit)
 
     @operation
@@ -550,6 +559,12 @@ class FeatureStore:
                 maintenance.flush(self._parts, None)
             finally:
                 self._parts.close()
+
+    async def aclose(self) -> None:
+        """``close`` for whoever read on an event loop: the loop's own connections go first."""
+        if isinstance(self._parts.online, ConcurrentReads):
+            await self._parts.online.aclose()
+        self.close()
 
     def __enter__(self) -> FeatureStore:
         return self

@@ -222,6 +222,6 @@ def _cursor(token: str | None) -> bytes:
     if token is None:
         return b""
     try:
-        return base64.urlsafe_b64decode(token.encode())
+        return base64.b64decode(token.encode(), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
         raise InvalidInput(f"token {token!r} is not one of ours", subject="token") from None

@@ -123,11 +123,7 @@ class Verifier:
         checked, cells, single, suspects = self._first_pass(snapshot, sample)
         first = len(suspects)
         differences = self._settle_suspects(suspects)
-        repaired = 0
-        if repair:
-            for key, _ in differences:
-                self._online.replace(self._group, key, self._expected(self._offline.snapshot(self._group), key))
-                repaired += 1
+        repaired = self._repair([key for key, _ in differences]) if repair else 0
         return VerifyReport(
             group=self._group.name,
             checked=checked,
@@ -182,30 +178,53 @@ class Verifier:
             yield from (pair for pair, there in zip(wanted, met, strict=True) if not there)
 
     def _settle_suspects(self, suspects: Sequence[bytes]) -> list[tuple[bytes, Difference]]:
+        """Judge each suspect again, at one log position: what was online then against what the log had said by then."""
         remaining = list(dict.fromkeys(suspects))
         found: dict[bytes, Difference] = {}
         for turn in range(_ROUNDS):
             if not remaining:
                 break
             time.sleep(0.02 * turn)
-            self._settle()
-            snapshot = self._offline.snapshot(self._group)
             found = {}
-            for key in remaining:
-                stored = self._online.get_many(self._group, [key])[0]
-                if stored is not None and _is_single(stored):
-                    continue
-                difference = self._difference(key, self._expected(snapshot, key), stored)
-                if difference is not None:
-                    found[key] = difference
+            for start in range(0, len(remaining), _PAGE):
+                found |= self._judge(remaining[start : start + _PAGE])
             remaining = list(found)
         return list(found.items())
 
-    def _expected(self, snapshot: Snapshot, key: bytes) -> Stored | None:
-        """What the online store must hold for a key: its offline rows folded in the order they were written."""
+    def _judge(self, keys: Sequence[bytes]) -> dict[bytes, Difference]:
+        # Everything up to this position was applied before the records are read; a later one shows in its own rank.
+        reached = self._log.head(self._group) if self._online.abilities.fused else self._online.position(self._group)
+        held = self._online.get_many(self._group, keys)
+        self._settle()
+        snapshot = self._offline.snapshot(self._group)
+        found = {}
+        for key, stored in zip(keys, held, strict=True):
+            if stored is not None and _is_single(stored):
+                continue
+            position = reached if stored is None else max(reached, abs(stored.rank), stored.barrier)
+            difference = self._difference(key, self._expected(snapshot, key, position), stored)
+            if difference is not None:
+                found[key] = difference
+        return found
+
+    def _repair(self, keys: list[bytes]) -> int:
+        """Set online records right; judged again, since a write may have come between looking and setting."""
+        remaining = keys
+        for _ in range(_ROUNDS):
+            if not remaining:
+                break
+            self._settle()
+            truth = self._offline.snapshot(self._group)
+            for key in remaining:
+                self._online.replace(self._group, key, self._expected(truth, key, self._log.head(self._group)))
+            remaining = list(self._judge(remaining))
+        return len(keys) - len(remaining)
+
+    def _expected(self, snapshot: Snapshot, key: bytes, position: int) -> Stored | None:
+        """What must be online for a key at a log position: its rows folded in the order they were logged."""
         shown = self._codec.shown_key(key)
         table = rows_of(snapshot, shown if isinstance(shown, tuple) else (shown,))
-        rows = [row for row in rows_from(self._codec, table) if row.flags & ONLINE]
+        rows = [row for row in rows_from(self._codec, table) if row.flags & ONLINE and abs(row.rank) <= position]
         return fold([stored_of(row) for row in sorted(rows, key=lambda row: abs(row.rank))])
 
     def _difference(self, key: bytes, expected: Stored | None, held: Stored | None) -> Difference | None:

@@ -67,3 +67,6 @@ class ConcurrentReads(Protocol):
 
     async def get_many_async(self, group: FeatureGroup, keys: Sequence[bytes]) -> list[Stored | None]:
         """``get_many`` on the running event loop; look-ups of one tick share a round trip."""
+
+    async def aclose(self) -> None:
+        """Close the running event loop's connections; call it before the loop ends."""

@@ -57,7 +57,7 @@ class EmbeddedStore:
         for start in range(0, len(rows), _BATCH):
             with self._environment.write() as transaction:
                 self.merge_into(transaction, group, rows[start : start + _BATCH])
-        if position is not None:
+        if position is not None and position > self.position(group):
             with self._environment.write() as transaction:
                 transaction.put(_position(group), _COUNTER.pack(position), db=self._state)
 

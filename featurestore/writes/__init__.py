@@ -20,7 +20,7 @@ class Append:
     Attributes:
         group: the group, as the caller saw it.
         rows: rows with ``rank`` still +1 (replaces) or -1 (keeps); the log multiplies it with the sequence it assigns.
-        producer: (producer id, its own sequence, from 1): the next one applies, a seen one is a no-op, a gap a Conflict.
+        producer: (producer id, its own sequence, from 1): the next applies, a seen one is a no-op, a gap a Conflict.
         request: an idempotency key; within 24 hours the first receipt is returned again.
         generation: the catalogue generation the caller's ``group`` was read at; another one now is a ``Stale``.
         newer: refuse the batch unless each row is newer than what the fused online store holds (hard deletes).
