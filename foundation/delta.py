@@ -129,10 +129,14 @@ def load(location: str, version: int | None = None, *, options: Mapping[str, str
         NotFound: no table, or no such version.
         PlatformError: the log cannot be read.
     """
-    if version is not None and version < 0:
-        raise _no_version(location, version)
     try:
-        return DeltaTable(location, version=version, storage_options=dict(options) or None)
+        table = DeltaTable(location, storage_options=dict(options) or None)
+        if version is not None and version != table.version():
+            # asked for a version far ahead, delta-rs would list all those in between
+            if not 0 <= version < table.version():
+                raise _no_version(location, version)
+            table.load_as_version(version)
+        return table
     except TableNotFoundError as error:
         raise NotFound(f"there is no table at {location}", subject=f"table {location}") from error
     except DeltaError as error:

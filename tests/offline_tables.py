@@ -106,9 +106,9 @@ def effective(snapshot: Snapshot) -> list[dict[str, object]]:
     """All rows of a snapshot as they count, in order."""
     rows: list[dict[str, object]] = []
     for place, run in enumerate(snapshot.runs):
-        floor = START.fromtimestamp(0, UTC) + timedelta(microseconds=run.committed_at)
+        floor = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=run.committed_at)
         for row in read_run(snapshot, place).to_pylist():
-            row["write_time"] = max(row["write_time"], floor)
+            row["write_time"] = max(row["write_time"], floor.astimezone(row["write_time"].tzinfo))
             rows.append({name: row.get(name) for name in offline_schema(snapshot.group).names})
     return sorted(rows, key=order_of(snapshot.group))
 

@@ -232,9 +232,12 @@ class _Merge:
                     yield effective_rows(pa.Table.from_batches([batch]), schema, run.committed_at)
 
     def _in_memory(self) -> Iterator[pl.DataFrame]:
-        whole = pl.concat([frame for parts in self._small for frame in self._batches(parts)])
-        ordered = whole[whole.select(pl.arg_sort_by(self._order)).to_series()] if whole.height else whole
-        del whole
+        frames = [frame for parts in self._small for frame in self._batches(parts)]
+        if not frames:
+            return
+        whole = pl.concat(frames)
+        ordered = whole[whole.select(pl.arg_sort_by(self._order)).to_series()]
+        del whole, frames
         yield from (ordered[start : start + self._batch] for start in range(0, ordered.height, self._batch))
 
     def _check_known(self, file: pq.ParquetFile, schema: pa.Schema) -> None:

@@ -28,7 +28,7 @@ from featurestore.offline.runs import (
 from featurestore.offline.sink import RunSink
 from foundation import delta
 from foundation.clock import Clock, system_clock
-from foundation.errors import Conflict, InvalidInput, NotFound, NotSupported, PlatformError
+from foundation.errors import Conflict, InvalidInput, NotFound, NotSupported, PlatformError, Unavailable
 from foundation.files import Files
 
 __all__ = ["DeltaStore"]
@@ -240,6 +240,8 @@ class DeltaStore:
                 else f"group {group.name!r} has no offline table",
                 subject=f"feature group {group.name!r}",
             ) from error
+        except Unavailable:
+            raise
         except PlatformError:
             if not delta.heal(self.files.filesystem, folder):
                 raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import polars as pl
 import pyarrow as pa
@@ -101,7 +101,8 @@ class RunSink:
     def abort(self) -> None:
         """Delete what was written."""
         if self._stream is not None:
-            self._stream.close()
+            with suppress(OSError):
+                self._stream.close()
             self._stream = self._writer = None
         for path in {self._path, *(run.path for run in self.runs)} - {""}:
             self._files.delete(f"{self._folder}/{path}")
