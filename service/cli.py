@@ -7,7 +7,6 @@ Exit codes: 0 done; 1 a check found differences; 2 wrong input; 3 not found; 4 c
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -100,7 +99,6 @@ def run(args: Sequence[str]) -> int:
     command = typer.main.get_command(app)
     try:
         code = command.main(args=list(args), prog_name="tilth", standalone_mode=False)
-        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except PlatformError as error:
         report_error(error.code, error.message, subject=error.subject, hint=error.hint, as_json=as_json)
@@ -108,10 +106,6 @@ def run(args: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         report_error("interrupted", "interrupted", as_json=as_json)
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read the output has had enough of it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except _USAGE as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             return 2

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
@@ -36,6 +37,7 @@ __all__ = [
     "INTERRUPTED",
     "Answer",
     "answer",
+    "counted",
     "error_line",
     "exit_code",
     "facts",
@@ -70,19 +72,29 @@ Answer = Callable[[Console], None]
 """Writes an answer for a person."""
 
 
+class _Out(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the caller, who knows that it is no failure."""
+        raise BrokenPipeError
+
+
 def stdout() -> Console:
     """The console answers go to."""
     wide = None if sys.stdout.isatty() else _PIPE_WIDTH
-    return Console(width=wide, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    return _Out(width=wide, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def answer(document: object, *, as_json: bool, text: Answer) -> None:
-    """Print an answer: ``document`` as JSON, or ``text`` for a person."""
-    if as_json:
-        json.dump(plain(document), sys.stdout, indent=2, allow_nan=False)
-        sys.stdout.write("\n")
-    else:
-        text(stdout())
+    """Print an answer: ``document`` as JSON, or ``text`` for a person. Quiet when whoever reads it has had enough."""
+    try:
+        if as_json:
+            json.dump(plain(document), sys.stdout, indent=2, allow_nan=False)
+            sys.stdout.write("\n")
+        else:
+            text(stdout())
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401
@@ -130,10 +142,15 @@ def shown(value: object) -> str:
 
 def span(seconds: float) -> str:
     """A length of time in the largest unit that keeps it at or above one."""
-    for unit, size in (("d", 86_400.0), ("h", 3_600.0), ("min", 60.0)):
+    for unit, size in (("d", 86_400.0), ("h", 3_600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3)):
         if abs(seconds) >= size:
-            return f"{seconds / size:.4g} {unit}"
-    return f"{seconds:.3g} s"
+            return f"{seconds / size:.3g} {unit}" if seconds / size < 1000 else f"{seconds / size:,.0f} {unit}"
+    return f"{seconds * 1e6:.3g} µs" if seconds else "0 s"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: ``1 row``, ``2,000 rows``."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def grid(heads: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[int] = ()) -> Table:

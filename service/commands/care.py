@@ -11,7 +11,7 @@ from foundation.clock import moment_of
 from foundation.errors import InvalidInput
 from foundation.progress import progress_for
 from service.commands.options import AsJson, Name, Place, examples
-from service.console import DIFFERENCE, answer, facts, grid, plain, shown, span
+from service.console import DIFFERENCE, answer, counted, facts, grid, plain, shown, span
 from service.places import opened, workspace_of
 from service.texts import read_moment, read_span
 
@@ -67,10 +67,10 @@ def verify(
         if not reports:
             out.print("no group lives in both stores")
         for report in reports:
-            verdict = "agrees" if not report.different else f"{report.different:,} keys DIFFER"
+            verdict = "agrees" if not report.different else f"{counted(report.different, 'key')} DIFFER"
             fixed = f", {report.repaired:,} repaired" if report.repaired else ""
             out.print(
-                f"{report.group}: {verdict}{fixed}; {report.checked:,} keys, {report.cells:,} cells "
+                f"{report.group}: {verdict}{fixed}; {counted(report.checked, 'key')}, {counted(report.cells, 'cell')} "
                 f"in {span(report.seconds)}"
             )
             if report.single_store:
@@ -99,7 +99,7 @@ def rebuild(
     answer(
         {"group": group, "store": store_name, "records": count},
         as_json=as_json,
-        text=lambda out: out.print(f"{group}: {count:,} records written to the {store_name} store"),
+        text=lambda out: out.print(f"{group}: {counted(count, 'record')} written to the {store_name} store"),
     )
 
 
@@ -110,7 +110,7 @@ def flush(group: _Group = None, workspace: Place = None, as_json: AsJson = False
     answer(
         {"group": group, "rows": count},
         as_json=as_json,
-        text=lambda out: out.print(f"{count:,} rows committed offline"),
+        text=lambda out: out.print(f"{counted(count, 'row')} committed offline"),
     )
 
 

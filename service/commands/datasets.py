@@ -13,7 +13,7 @@ from foundation.clock import moment_of
 from foundation.errors import Conflict, InvalidInput
 from foundation.progress import progress_for
 from service.commands.options import AsJson, Place, examples
-from service.console import DIFFERENCE, Answer, answer, facts, grid, shown
+from service.console import DIFFERENCE, Answer, answer, counted, facts, grid, shown
 from service.definitions import Definition, JoinAsked, read_definition, read_join, read_split
 from service.places import opened
 from service.texts import read_moment, read_names
@@ -197,7 +197,9 @@ def _write(builder: DatasetBuilder, out: str) -> tuple[dict[str, Any], Answer]:
     finally:
         bar.done()
     document = {"rows": rows, "out": out}
-    return document, lambda console: console.print(f"{rows:,} rows written to {out}; --save keeps a certificate, too")
+    return document, lambda console: console.print(
+        f"{counted(rows, 'row')} written to {out}; --save keeps a certificate, too"
+    )
 
 
 def _preview(builder: DatasetBuilder) -> tuple[dict[str, Any], Answer]:
@@ -215,7 +217,7 @@ def _preview(builder: DatasetBuilder) -> tuple[dict[str, Any], Answer]:
         console.print()
         console.print(str(dataset.certificate))
         console.print()
-        console.print(f"{table.num_rows:,} rows, nothing kept: --save NAME keeps it, --out FILE writes it")
+        console.print(f"{counted(table.num_rows, 'row')}, nothing kept: --save NAME keeps it, --out FILE writes it")
 
     return document, text
 
@@ -293,6 +295,9 @@ def delete(
 ) -> None:
     """Delete one version of a saved dataset; vacuum may then remove what it pinned."""
     with opened(workspace) as store:
+        if "@" not in id:
+            latest = store.datasets.get(id).id
+            raise InvalidInput(f"{id!r} names no version", subject="ID", hint=f"e.g. {latest}")
         store.datasets.delete(id)
     answer({"deleted": id}, as_json=as_json, text=lambda out: out.print(f"dataset {id} deleted"))
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from foundation.errors import InvalidInput
 from foundation.progress import progress_for
 from service.commands.options import AsJson, Name, Place, examples
-from service.console import answer, facts, grid, plain, span
+from service.console import answer, counted, facts, grid, plain, span
 from service.gates import read_gate
 from service.places import opened
 from service.texts import read_key, read_moment, read_names, read_record, read_records, read_span, with_typed_key
@@ -115,7 +115,7 @@ def put(
             target_stores=read_names(stores),
             idempotency_key=idempotency_key,
         )
-    said = "written before, nothing done" if receipt.repeated else f"{receipt.count} record(s) written"
+    said = "written before, nothing done" if receipt.repeated else f"{counted(receipt.count, 'record')} written"
     answer(receipt, as_json=as_json, text=lambda out: out.print(f"{said}, log position {receipt.position}"))
 
 
@@ -327,10 +327,11 @@ def ingest(
             return
         rate = report.rows / report.seconds if report.seconds else 0.0
         out.print(
-            f"{report.rows:,} rows loaded in {span(report.seconds)} ({rate:,.0f} rows/s), {report.published:,} online"
+            f"{counted(report.rows, 'row')} loaded in {span(report.seconds)} ({rate:,.0f} rows/s), "
+            f"{report.published:,} online"
         )
         if report.rejected:
-            out.print(f"{report.rejected:,} rows refused: see tilth quarantine {name}")
+            out.print(f"{counted(report.rejected, 'row')} refused: see tilth quarantine {name}")
             for reason, count in report.reasons.items():
                 out.print(f"  {count:,}  {reason}")
 
