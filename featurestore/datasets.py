@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from featurestore.building import ROW, Build, Groups, check_same_group
 from featurestore.certificate import LeakCertificate
@@ -260,7 +261,7 @@ class DatasetBuilder:
             raise InvalidInput("the dataset has no split", subject="split", hint="call .split(...) first")
         table = self.to_arrow()
         labels = table.column(self.options.split.column)
-        return {name: table.filter(pa.compute.equal(labels, name)) for name in self.options.split.names}
+        return {name: table.filter(pc.equal(labels, name)) for name in self.options.split.names}
 
     def batches(
         self,

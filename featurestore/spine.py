@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from featurestore.groups import FeatureGroup
 from featurestore.moments import check_moment_type, check_zone, instants_of
 from foundation.engines import scan
-from foundation.errors import InvalidInput, NotFound
+from foundation.errors import InvalidInput
 from foundation.schema import INSTANT, Column
 
 __all__ = ["ReadRows", "Spine", "check_key_type", "open_spine", "parquet_rows"]
@@ -122,14 +122,14 @@ def open_spine(
         NotFound: no such file.
     """
     check_zone(zone)
-    if isinstance(source, str | Path) and str(source).endswith(".parquet"):
-        path = Path(source)
-        if not path.exists():
-            raise NotFound.of("file", str(path))
+    path = _file_named(source, ".parquet")
+    if path is not None:
         schema, rows, read = parquet_rows(lambda: path, str(path))
     else:
         table = _table_of(source)
         schema, rows, read = table.schema.remove_metadata(), table.num_rows, _table_reader(table)
+    if rows == 0:
+        raise InvalidInput("the spine is empty", subject="spine", hint="give at least one row; nothing was built")
     twice = {name for name in schema.names if schema.names.count(name) > 1}
     if twice:
         raise InvalidInput(
@@ -143,12 +143,17 @@ def open_spine(
         spine.check_column(name, "columns")
     if len(set(spine.carried)) != len(spine.carried):
         raise InvalidInput(f"a spine column is asked for twice: {list(spine.carried)}", subject="columns")
-    if rows == 0:
-        raise InvalidInput("the spine is empty", subject="spine", hint="give at least one row; nothing was built")
     return spine
 
 
 # -- sources -----------------------------------------------------------------------------------------------------------
+
+
+def _file_named(source: object, suffix: str) -> Path | None:
+    """The file a path names, where it is one of that kind; folders and globs are for ``scan``."""
+    if isinstance(source, str | Path) and str(source).endswith(suffix) and Path(source).is_file():
+        return Path(source)
+    return None
 
 
 def _table_of(source: object) -> pa.Table:
@@ -175,9 +180,7 @@ def _convert(source: object) -> pa.Table:
         source = source.collect()
     if isinstance(source, pl.DataFrame):
         return source.to_arrow(compat_level=pl.CompatLevel.oldest())
-    if isinstance(source, str | Path) and str(source).endswith(".csv"):
-        if not Path(source).exists():
-            raise NotFound.of("file", str(source))
+    if _file_named(source, ".csv") is not None:
         # Types are guessed here: a spine has no declaration its text could be parsed by.
         return pacsv.read_csv(source)
     opened = scan(source)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import resource
 import threading
 from datetime import UTC, datetime, timedelta
 
 import deltalake
+import numpy as np
 import oracle
 import polars as pl
 import pyarrow as pa
@@ -20,7 +23,7 @@ from places import Place, at
 from featurestore.building import Build
 from featurestore.datasets import start_dataset
 from featurestore.questions import REASONS, Asked
-from foundation.errors import AlreadyExists, Conflict, InvalidInput, NotFound
+from foundation.errors import AlreadyExists, Conflict, InvalidInput, LimitExceeded, NotFound
 from foundation.progress import Cancelled
 
 HOUR = 3_600_000_000
@@ -449,6 +452,33 @@ def test_types_delta_lacks_are_widened_or_refused(place, weather, tmp_path):
     with pytest.raises(InvalidInput, match="'span' is duration"):
         start_dataset(place, refused, "ts").join(name).write_delta(tmp_path / "u")
     assert not (tmp_path / "u").exists()
+
+
+@contextlib.contextmanager
+def small_files(limit):
+    """No file may grow beyond a limit, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("way", ["write_parquet", "write_delta", "save"])
+def test_a_full_disk_is_named_and_nothing_is_left(place, weather, tmp_path, way):
+    name, _ = weather
+    rng = np.random.default_rng(0)
+    spine = pa.table(
+        {"airport": ["JFK"] * 400_000, "ts": rng.uniform(0, 1e9, 400_000), "x": rng.uniform(0, 1, 400_000)}
+    )
+    builder = start_dataset(place, spine, "ts").join(name)
+    target = "full" if way == "save" else tmp_path / "out"
+    with small_files(3 << 20), pytest.raises(LimitExceeded, match="no space left"):
+        getattr(builder, way)(target, slice_rows=400_000)
+    assert list(tmp_path.iterdir()) == []
+    assert not place.files.exists("datasets/full")
+    assert place.catalog.find("dataset in the making").entries == ()
 
 
 def test_one_row_too_few_from_below_is_an_error(place, weather, monkeypatch):
