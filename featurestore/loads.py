@@ -6,8 +6,10 @@ Sequences are reserved in the log, so a load's rows take their place among concu
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from hashlib import blake2b
@@ -20,13 +22,14 @@ import pyarrow as pa
 
 from featurestore.frames import coerce
 from featurestore.groups import FeatureGroup
+from featurestore.instants import read_instants
 from featurestore.offline import SYSTEM_FIELDS, Change, Run, Snapshot, offline_schema
 from featurestore.offline.delta import DeltaStore
 from featurestore.offline.runs import effective_rows, entity_starts, open_run, parse_name
 from featurestore.online import OnlineStore
 from featurestore.quarantine import Quarantine
 from featurestore.records import DELETED, OFFLINE, ONLINE, Row
-from featurestore.values import ValueCodec, parse_instant
+from featurestore.values import ValueCodec
 from featurestore.writes import Receipt, WriteLog
 from featurestore.writes.pending import PendingLoad, PendingLoads
 from foundation.checks import Suite
@@ -34,12 +37,13 @@ from foundation.clock import Clock, micros_of_delta
 from foundation.engines import Scan
 from foundation.errors import InvalidInput
 from foundation.locks import FileLock
-from foundation.progress import Progress
+from foundation.progress import Progress, Silent
 
 __all__ = ["LoadOptions", "LoadReport", "Loader"]
 
 _FORGET_AFTER = 24 * 3600 * 1_000_000
-_PUBLISH_ROWS = 50_000
+_PUBLISH_ROWS = 5_000
+"""Rows made into Python objects at a time: more of them alive at once cost the garbage collector dearly."""
 _PART_ROWS = 1_000
 
 
@@ -114,6 +118,7 @@ class Loader:
         clock: Clock,
         locks: Path,
         future_bound: timedelta,
+        threads: int,
     ) -> None:
         self._log = log
         self._online = online
@@ -123,6 +128,7 @@ class Loader:
         self._clock = clock
         self._locks = locks
         self._future = micros_of_delta(future_bound)
+        self._threads = threads
 
     def run(self, group: FeatureGroup, codec: ValueCodec, scan: Scan, options: LoadOptions) -> LoadReport:
         """Load a source; all of it is visible, or none.
@@ -142,32 +148,30 @@ class Loader:
     def _load(
         self, group: FeatureGroup, codec: ValueCodec, scan: Scan, options: LoadOptions, load: str, started: float
     ) -> LoadReport:
-        progress = options.progress
-        runs: list[Run] = []
+        progress = options.progress or Silent()
         rejects: list[pa.Table] = []
         read = 0
-        if progress is not None:
-            progress.start(scan.rows, "rows")
-        try:
-            for batch in scan.batches():
-                rows, refused = self._accept(group, batch, scan, options, offset=read)
-                read += batch.num_rows
-                if refused.num_rows:
-                    rejects.append(refused)
-                if rows.num_rows:
-                    runs.append(self._write(group, rows))
-                if progress is not None:
+        progress.start(scan.rows, "rows")
+        with _Writing(self._threads, lambda rows: self._offline.write_run(group, rows, "load")) as writing:
+            try:
+                for batch in scan.batches():
+                    rows, refused = self._accept(group, batch, scan, options, offset=read)
+                    read += batch.num_rows
+                    if refused.num_rows:
+                        rejects.append(refused)
+                    if rows.num_rows:
+                        writing.add(self._ranked(group, rows))
                     progress.advance(batch.num_rows)
-            rejected = pa.concat_tables(rejects) if rejects else None
-            if rejected is not None:
-                self._quarantine.add(group, load, rejected, at=self._clock.now())
-            version = self._commit(group, load, runs)
-        except BaseException:
-            self._offline.discard(group, runs)
-            raise
+                runs = writing.finish()
+                rejected = pa.concat_tables(rejects) if rejects else None
+                if rejected is not None:
+                    self._quarantine.add(group, load, rejected, at=self._clock.now())
+                version = self._commit(group, load, runs)
+            except BaseException:
+                self._offline.discard(group, writing.written())
+                raise
         published = self._publish(group, codec, load)
-        if progress is not None:
-            progress.done()
+        progress.done()
         return LoadReport(
             load,
             sum(run.rows for run in runs),
@@ -196,6 +200,8 @@ class Loader:
         accepted = rejected = part = read = 0
         written = 0
         reasons: dict[str, int] = {}
+        progress = options.progress or Silent()
+        progress.start(scan.rows, "rows")
         for batch in scan.batches():
             table, refused = self._accept(group, batch, scan, options, offset=read)
             read += batch.num_rows
@@ -210,14 +216,17 @@ class Loader:
                 receipt = step(rows, (load, part))
                 accepted += len(rows)
                 written += receipt.count
-            if options.progress is not None:
-                options.progress.advance(batch.num_rows)
+            progress.advance(batch.num_rows)
+        progress.done()
         return LoadReport(
             load, written, rejected, written, accepted > 0 and written == 0, 0, time.perf_counter() - started, reasons
         )
 
     def _name(self, group: FeatureGroup, scan: Scan, options: LoadOptions) -> str:
-        """The load's id: source content, group, and every option that changes what its rows become."""
+        """The load's id: source content, group, and every option that changes what its rows become.
+
+        The gate is not part of it: the rows it let through before must not come in twice.
+        """
         parts = (
             scan.identity,
             group.folder,
@@ -235,12 +244,11 @@ class Loader:
         """Accepted rows as ``offline_schema`` (ranks still +1 or -1) and refused rows."""
         now = self._clock.now()
         known_name = options.known_at if isinstance(options.known_at, str) else None
-        known_cells = _known_cells(group, batch, known_name)
+        zone = options.zone or group.zone
+        known_cells = _known_cells(batch, known_name, zone)
         if known_name is not None and known_name not in group.names:
             batch = batch.drop_columns([known_name])
-        coerced = coerce(
-            batch, group, text=scan.text, now=now, future_bound=self._future, zone=options.zone or group.zone
-        )
+        coerced = coerce(batch, group, text=scan.text, now=now, future_bound=self._future, zone=zone)
         table, positions, rejects = coerced.table, coerced.positions, coerced.rejects
         if options.gate is not None:
             table, positions, failed = _through(options.gate, table, positions)
@@ -285,14 +293,13 @@ class Loader:
         columns = [table.column(name) for name in group.names]
         return pa.Table.from_arrays([*columns, *arrays], schema=offline_schema(group))
 
-    def _write(self, group: FeatureGroup, rows: pa.Table) -> Run:
+    def _ranked(self, group: FeatureGroup, rows: pa.Table) -> pa.Table:
+        """Rows with their ranks, from a block of sequences reserved for them."""
         first = self._log.reserve(group, rows.num_rows)
         sequences = np.arange(first, first + rows.num_rows, dtype=np.int64)
         signed = sequences if group.on_equal == "replace" else -sequences
         place = rows.schema.get_field_index("tilth_rank")
-        return self._offline.write_run(
-            group, rows.set_column(place, rows.schema.field(place), pa.array(signed)), "load"
-        )
+        return rows.set_column(place, rows.schema.field(place), pa.array(signed))
 
     def _commit(self, group: FeatureGroup, load: str, runs: list[Run]) -> int:
         """Make the load visible; its write time is the instant of this commit."""
@@ -341,6 +348,46 @@ class Loader:
             self._pending.finish(group, pending.load)
 
 
+class _Writing:
+    """Writes runs on a few threads while the next batch is read; at most as many batches are alive as threads."""
+
+    def __init__(self, threads: int, write: Callable[[pa.Table], Run]) -> None:
+        self._write = write
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tilth-load")
+        self._room = threading.Semaphore(threads)
+        self._runs: list[Future[Run]] = []
+
+    def add(self, rows: pa.Table) -> None:
+        """Write a batch soon; waits while all threads are busy. An earlier batch's failure is raised here."""
+        self._room.acquire()
+        for done in self._runs:
+            if done.done():
+                done.result()
+
+        def work() -> Run:
+            try:
+                return self._write(rows)
+            finally:
+                self._room.release()
+
+        self._runs.append(self._pool.submit(work))
+
+    def finish(self) -> list[Run]:
+        """Every run, in order, once all are written."""
+        return [run.result() for run in self._runs]
+
+    def written(self) -> list[Run]:
+        """The runs that were written although others failed."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        return [run.result() for run in self._runs if not run.cancelled() and run.exception() is None]
+
+    def __enter__(self) -> _Writing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
 def newest_rows(snapshot: Snapshot, codec: ValueCodec, paths: tuple[str, ...]) -> Iterator[list[Row]]:
     """The newest row of each key within each row group of the named runs, as log rows ready for an online store."""
     schema = offline_schema(snapshot.group)
@@ -363,7 +410,7 @@ def rows_from(codec: ValueCodec, table: pa.Table) -> list[Row]:
     parts = [pl.Series(table.column(name)).to_list() for name in group.record_id]
     event = columns[group.names.index(group.event_time)]
     system = {f.name: _ints(table, f) for f in SYSTEM_FIELDS}
-    values = [list(cells) for cells in zip(*columns, strict=True)]
+    values = list(zip(*columns, strict=True))
     keys = [codec.key(part) for part in (parts[0] if len(parts) == 1 else zip(*parts, strict=True))]
     flags = [
         (DELETED if deleted else 0) | (2 if hard else 0) | (0 if only else ONLINE) | OFFLINE
@@ -397,8 +444,8 @@ def _repeat(value: pa.Scalar, count: int) -> pa.Array:
     return pa.repeat(value, count)
 
 
-def _known_cells(group: FeatureGroup, batch: pa.Table, name: str | None) -> pa.Array | None:
-    """Declared known times of a batch as int64 microseconds."""
+def _known_cells(batch: pa.Table, name: str | None, zone: str | None) -> pa.Array | None:
+    """Declared known times of a batch as int64 microseconds, null where not declared."""
     if name is None:
         return None
     if name not in batch.column_names:
@@ -407,12 +454,19 @@ def _known_cells(group: FeatureGroup, batch: pa.Table, name: str | None) -> pa.A
             subject=f"column {name!r}",
             hint=f"columns: {batch.column_names}",
         )
-    column = batch.column(name)
-    if pa.types.is_timestamp(column.type) and (column.type.tz or group.zone):
-        zoned = column if column.type.tz else pa.compute.assume_timezone(column, group.zone)
-        return zoned.cast(pa.timestamp("us", tz="UTC"), safe=False).cast(pa.int64()).combine_chunks()
-    cells = [None if cell is None else parse_instant(cell, name, zone=group.zone) for cell in column.to_pylist()]
-    return pa.array(cells, pa.int64())
+    cells = batch.column(name).combine_chunks()
+    if pa.types.is_dictionary(cells.type):
+        cells = cells.dictionary_decode()
+    known = read_instants(cells, zone=zone, seconds=True)
+    for mask, reason in known.faults:
+        if mask.any():
+            row = int(np.flatnonzero(mask)[0])
+            raise InvalidInput(
+                f"known_at {name!r} of row {row} is {cells[row].as_py()!r}: {reason}",
+                subject=f"column {name!r}",
+                hint="give moments with a zone, or null where the time is not known",
+            )
+    return pa.array(known.micros, pa.int64(), mask=~known.valid)
 
 
 def _through(gate: Suite, table: pa.Table, positions: np.ndarray) -> tuple[pa.Table, np.ndarray, pa.Table]:

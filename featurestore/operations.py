@@ -31,7 +31,7 @@ from featurestore.writing import WriteOptions
 from foundation.catalog import AuditEntry
 from foundation.checks import Suite
 from foundation.clock import Clock
-from foundation.engines import scan
+from foundation.engines import open_engine
 from foundation.errors import InvalidInput, NotSupported
 from foundation.operations import operation
 from foundation.progress import Progress
@@ -356,7 +356,8 @@ class FeatureStore:
         options = LoadOptions(
             gate=gate, on_error=on_error, known_at=known_at, zone=zone, again=again, ttl=ttl, progress=progress
         )
-        return writing.load(self._parts, name, scan(source, sql=sql), options, target_stores)
+        opened = open_engine(self.workspace.settings.engine).scan(source, sql=sql)
+        return writing.load(self._parts, name, opened, options, target_stores)
 
     @operation
     def flush(self, name: str | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -60,6 +61,7 @@ class Parts:
         settings = workspace.settings
         databases = tuple(dict.fromkeys((*STORE_DATABASES, *LOG_DATABASES)))
         self.workspace = workspace
+        self.threads = settings.threads or os.cpu_count() or 1
         self.clock = workspace.clock
         self.catalog = workspace.catalog
         self.groups = Groups(workspace.catalog, clock=workspace.clock, actor=workspace.actor)
@@ -81,6 +83,7 @@ class Parts:
             clock=self.clock,
             locks=locks,
             future_bound=settings.future_bound,
+            threads=self.threads,
         )
         self.future_bound = micros_of_delta(settings.future_bound)
         self._views: dict[str, View] = {}

@@ -10,7 +10,8 @@ All instants are int64 microseconds since the epoch, UTC.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 __all__ = [
     "DELETED",
@@ -62,7 +63,7 @@ class Row(NamedTuple):
     write_time: int
     invocation_time: int
     version: int
-    values: list[object]
+    values: Sequence[Any]
 
 
 class Stored(NamedTuple):

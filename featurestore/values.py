@@ -174,10 +174,10 @@ class ValueCodec:
 
     # -- plain <-> Arrow --------------------------------------------------------------------------------------------
 
-    def to_arrow(self, rows: Sequence[list[Any]]) -> list[pa.Array]:
+    def to_arrow(self, rows: Sequence[Sequence[Any]]) -> list[pa.Array]:
         """Columns of the group's stored schema from plain rows (any schema version)."""
         width = self._width
-        padded = [row if len(row) == width else row + [None] * (width - len(row)) for row in rows]
+        padded = [row if len(row) == width else [*row, *[None] * (width - len(row))] for row in rows]
         columns = zip(*padded, strict=True) if padded else ((),) * width
         return [plain_to_arrow(column.type, list(cells)) for column, cells in zip(self._columns, columns, strict=True)]
 

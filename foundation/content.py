@@ -7,7 +7,9 @@ at more than a gigabyte a second, about as long as reading the same bytes takes.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +18,23 @@ import pyarrow.compute as pc
 
 __all__ = ["TableHash", "hash_file", "hash_table", "hash_texts"]
 
+_FILE_BLOCK = 1 << 24
 _BLOCK = 1 << 16
 """Rows hashed at a time; part of the definition of the hash."""
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hex."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    """Hash of a file's bytes, as hex: SHA-256 over the SHA-256 of every 16 MB, which two threads can share."""
+    size = path.stat().st_size
+    with path.open("rb") as handle, ThreadPoolExecutor(2) as pool:
+
+        def block(start: int) -> bytes:
+            return hashlib.sha256(os.pread(handle.fileno(), _FILE_BLOCK, start)).digest()
+
+        whole = hashlib.sha256(size.to_bytes(8, "little"))
+        for digest in pool.map(block, range(0, size, _FILE_BLOCK)):
+            whole.update(digest)
+    return whole.hexdigest()
 
 
 def hash_texts(parts: Iterable[str]) -> str:

@@ -50,8 +50,7 @@ class Settings:
         engine: what carries out table work; ``local``.
         map_size: address space of the embedded store, an upper bound for its file; not disk until used.
         future_bound: event times further ahead of now than this are refused.
-        flush_rows: the log is flushed to the offline store when it holds this many rows of a group …
-        flush_bytes: … or this many bytes.
+        flush_rows: the log is flushed to the offline store when it holds this many rows of a group.
         threads: threads for joins, loads and merges; 0 is one per core.
         memory: bytes a join, load or merge may use; larger work goes in chunks.
         time_travel: how far back ``as_of`` and old table versions stay readable; vacuum keeps what is younger.
@@ -65,7 +64,6 @@ class Settings:
     map_size: int = 64 * _GIB
     future_bound: timedelta = timedelta(days=1)
     flush_rows: int = 100_000
-    flush_bytes: int = 64 << 20
     threads: int = 0
     memory: int = 2 * _GIB
     time_travel: timedelta = timedelta(days=7)
@@ -254,7 +252,6 @@ _READERS: dict[str, Callable[[str, object], object]] = {
     "map_size": _size(1 << 20, _MAX_MAP),
     "future_bound": _span(timedelta(0), 80 * _CENTURY),
     "flush_rows": _number(1, 100_000_000, {"": 1}, ""),
-    "flush_bytes": _size(_PAGE, 1 << 40),
     "threads": _number(0, 4096, {"": 1}, ""),
     "memory": _size(1 << 20, 1 << 46),
     "time_travel": _span(timedelta(0), 10 * _CENTURY),

@@ -20,6 +20,7 @@ Event time and rank stand at fixed offsets because the Redis script compares the
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -40,7 +41,7 @@ _decode = msgspec.msgpack.Decoder(list).decode
 _new = tuple.__new__
 
 
-def encode_values(values: list[Any]) -> bytes:
+def encode_values(values: Sequence[Any]) -> bytes:
     """Encode stored values (int64, float, str, bool, None, lists and string-keyed dicts of these).
 
     Raises:

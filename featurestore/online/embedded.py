@@ -8,8 +8,8 @@ from hashlib import blake2b
 
 from featurestore.groups import FeatureGroup
 from featurestore.online import Abilities
-from featurestore.online.codec import pack, stored_of, unpack
-from featurestore.records import ONLINE, Row, Stored, merge
+from featurestore.online.codec import pack, pack_row, stored_of, unpack
+from featurestore.records import HARD, ONLINE, Row, Stored, merge
 from foundation.lmdb import KEY_BYTES, Environment, Transaction
 
 __all__ = ["DATABASES", "GENERATION", "EmbeddedStore"]
@@ -41,6 +41,10 @@ class EmbeddedStore:
                 continue
             place = _place(group.number, row.key)
             data = transaction.get(place, db=self._records)
+            if data is None and not row.flags & HARD:
+                # Most rows of a first load: nothing to compare with, so no need to take the row apart.
+                transaction.put(place, _dress(place, row.key, pack_row(row)), db=self._records)
+                continue
             held = None if data is None else unpack(_strip(place, data))
             kept = merge(held, stored_of(row))
             if kept is not None:
