@@ -457,7 +457,7 @@ def _known_cells(batch: pa.Table, name: str | None, zone: str | None) -> pa.Arra
     cells = batch.column(name).combine_chunks()
     if pa.types.is_dictionary(cells.type):
         cells = cells.dictionary_decode()
-    known = read_instants(cells, zone=zone, seconds=True)
+    known = read_instants(cells, zone=zone, numbers=True)
     for mask, reason in known.faults:
         if mask.any():
             row = int(np.flatnonzero(mask)[0])

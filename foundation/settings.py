@@ -30,7 +30,6 @@ _SIZES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _SIZES |= {"kib": 1 << 10, "mib": 1 << 20, "gib": _GIB, "tib": 1 << 40}
 _SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _MAX_MAP = 1 << 46
-_PAGE = 4096
 _SCHEMES = {
     "catalog": ("sqlite",),
     "files": ("file", "s3"),

@@ -101,18 +101,32 @@ def test_a_gate_sets_rows_aside_or_refuses_the_load(store):
 
 
 @pytest.mark.parametrize(
-    ("known_at", "moment"),
-    [(timedelta(minutes=10), at(0) + timedelta(minutes=10)), ("seen", at(3))],
+    ("known_at", "moment", "cells"),
+    [
+        (timedelta(minutes=10), at(0) + timedelta(minutes=10), None),
+        ("seen", at(3), pa.array([at(3)], pa.timestamp("us", tz="UTC"))),
+        ("seen", at(3), pa.array(["2024-01-01T03:00:00.000000+0000"])),
+        ("seen", at(3), pa.array([at(3).timestamp()])),
+    ],
 )
-def test_known_at_is_declared_by_a_delay_or_a_column(store, known_at, moment):
+def test_known_at_is_declared_by_a_delay_or_a_column(store, known_at, moment, cells):
     table = rows((1, 0, 1.0))
-    if known_at == "seen":
-        table = table.append_column("seen", pa.array([moment], pa.timestamp("us", tz="UTC")))
+    if cells is not None:
+        table = table.append_column("seen", cells)
     store.ingest("g", table, known_at=known_at)
     just_before = moment - timedelta(microseconds=1)
     spine = pl.DataFrame({"id": [1, 1], "ts": [just_before, moment]})
     got = store.dataset(spine, event_time="ts", known_by="row").join("g").to_arrow()
     assert got.column("x").to_pylist() == [None, 1.0]
+
+
+def test_a_known_at_that_is_no_moment_is_named(store):
+    table = rows((1, 0, 1.0)).append_column("seen", pa.array(["soon"]))
+    with pytest.raises(InvalidInput, match="seen"):
+        store.ingest("g", table, known_at="seen")
+    with pytest.raises(InvalidInput, match="nowhere"):
+        store.ingest("g", rows((1, 0, 1.0)), known_at="nowhere")
+    assert store.history("g", 1).num_rows == 0
 
 
 def test_a_load_cut_off_before_it_was_online_is_finished_by_the_next_flush(store, monkeypatch):
