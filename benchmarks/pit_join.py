@@ -58,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> Report:
         say(f"pit_join: {name}")
         with ExitStack() as stack:
             _RUN[name](report, options, place, stack)
-    print(f"saved {report.save()}")
+        path = report.save()
+    print(f"saved {path}")
     return report
 
 

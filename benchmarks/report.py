@@ -56,7 +56,7 @@ class Report:
         tables: heading to lines.
         versions: of the peers.
         machine: where it ran.
-        at: when.
+        at: when each table was measured.
         full: whether the sizes are those the targets are stated for.
     """
 
@@ -68,13 +68,14 @@ class Report:
     tables: dict[str, list[Line]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     machine: dict[str, str] = field(default_factory=dict)
-    at: str = ""
+    at: dict[str, str] = field(default_factory=dict)
 
     def add(self, table: str, line: Line) -> None:
         """Add a line; print it at once."""
         if not self.full:
             line.met = None
         self.tables.setdefault(table, []).append(line)
+        self.at[table] = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
         mark = {True: "met", False: "NOT MET", None: ""}[line.met]
         parts = (line.what, line.value, line.ratio, line.target and f"target {line.target}", mark, line.note)
         print("  ".join(part for part in parts if part), flush=True)
@@ -111,12 +112,16 @@ class Report:
         )
 
     def save(self) -> Path:
-        """Write the JSON."""
+        """Write the JSON. Tables of an earlier run of the same sizes on the same machine stay unless measured again."""
         self.machine = machine()
-        self.at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
         RESULTS.mkdir(parents=True, exist_ok=True)
         path = RESULTS / f"{self.name}{'' if self.full else '-small'}.json"
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        now = asdict(self)
+        if path.exists():
+            held = json.loads(path.read_text(encoding="utf-8"))
+            if all(held.get(part) == now[part] for part in ("about", "machine")):
+                now |= {part: held[part] | now[part] for part in ("tables", "versions", "at")}
+        path.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
         return path
 
 
@@ -183,12 +188,19 @@ def _section(report: dict[str, Any]) -> list[str]:
         "",
         report["about"],
         "",
-        f"{report['at']}, {where['cores']} cores ({where['processor']}), {where['memory']}, {where['system']}; "
+        f"{where['cores']} cores ({where['processor']}), {where['memory']}, {where['system']}; "
         f"{where['versions']}; peers: {peers or 'none'}.",
         "",
     ]
     for heading, rows in report["tables"].items():
-        lines += [f"### {heading}", "", "| | measured | ratio | target | |", "|---|---|---|---|---|"]
+        lines += [
+            f"### {heading}",
+            "",
+            f"Measured {report['at'][heading]}.",
+            "",
+            "| | measured | ratio | target | |",
+            "|---|---|---|---|---|",
+        ]
         for row in rows:
             met = {True: "met", False: "**missed**", None: ""}[row["met"]]
             last = "; ".join(part for part in (met, row["note"]) if part)

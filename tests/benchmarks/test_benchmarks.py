@@ -85,6 +85,25 @@ def test_a_side_that_fails_says_why() -> None:
         side.ask("spine", path="nowhere.parquet")
 
 
+def test_a_saved_report_keeps_the_tables_another_run_measured(results: Path) -> None:
+    first = report.Report("x", "X", "uv run x", "about", True)
+    first.add("A", report.Line("ours", "1 s"))
+    first.add("B", report.Line("ours", "1 s"))
+    first.save()
+    second = report.Report("x", "X", "uv run x", "about", True)
+    second.add("B", report.Line("ours", "2 s", "0.5x", ">= 1x", False))
+    second.save()
+    page = report.render(["x", "not measured"])
+    assert [line for line in page.splitlines() if line.startswith("| ours")] == [
+        "| ours | 1 s |  |  |  |",
+        "| ours | 2 s | 0.5x | >= 1x | **missed** |",
+    ]
+    other = report.Report("x", "X", "uv run x", "about other sizes", True)
+    other.add("C", report.Line("ours", "3 s"))
+    other.save()
+    assert "| ours | 1 s |" not in report.render(["x"])
+
+
 def test_a_missed_target_is_shown_and_small_sizes_judge_nothing() -> None:
     costs = Rounds({"ours": [1.0], "peer": [2.0]})
     for full, met in ((True, False), (False, None)):
