@@ -31,6 +31,7 @@ from featurestore.offline.runs import (
     effective_rows,
     open_run,
     parse_name,
+    reordered,
     searchable,
     sort_columns,
 )
@@ -235,9 +236,8 @@ class _Merge:
         frames = [frame for parts in self._small for frame in self._batches(parts)]
         if not frames:
             return
-        whole = pl.concat(frames)
-        ordered = whole[whole.select(pl.arg_sort_by(self._order)).to_series()]
-        del whole, frames
+        ordered = reordered(pl.concat(frames), self._order)
+        del frames
         yield from (ordered[start : start + self._batch] for start in range(0, ordered.height, self._batch))
 
     def _check_known(self, file: pq.ParquetFile, schema: pa.Schema) -> None:
@@ -322,5 +322,4 @@ def _merged(cursors: Sequence[_Cursor], order: Sequence[str]) -> Iterator[pl.Dat
         if len(taken) == 1:
             yield taken[0]
         else:
-            whole = pl.concat(taken)
-            yield whole[whole.select(pl.arg_sort_by(order)).to_series()]
+            yield reordered(pl.concat(taken), order)

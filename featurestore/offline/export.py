@@ -14,7 +14,7 @@ import re
 import secrets
 import string
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 
 from featurestore.groups import FeatureGroup
 from featurestore.offline import Snapshot, offline_schema
-from featurestore.offline.runs import effective_rows, open_run
+from featurestore.offline.runs import effective_rows, open_run, reordered
 from foundation.files import Files, open_files
 
 if TYPE_CHECKING:
@@ -158,15 +158,10 @@ def _gather(snapshot: Snapshot, first: int, last: int, limit: int) -> Iterator[p
             held.append(inside)
             rows += inside.height
         if rows >= limit + _BATCH:
-            yield _ordered(held, event)
+            yield reordered(pl.concat(held), [event])
             held, rows = [], 0
     if held:
-        yield _ordered(held, event)
-
-
-def _ordered(frames: Iterable[pl.DataFrame], event: str) -> pl.DataFrame:
-    whole = pl.concat(frames)
-    return whole[whole.select(pl.col(event).arg_sort()).to_series()]
+        yield reordered(pl.concat(held), [event])
 
 
 def _put(files: Files, data: str, group: FeatureGroup, rows: pl.DataFrame) -> tuple[str, int]:
