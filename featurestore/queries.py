@@ -82,7 +82,8 @@ def prepare(spine: SpineRows) -> tuple[Queries, np.ndarray]:
     rows = np.arange(len(times)) if usable.all() else np.flatnonzero(usable)
     keys = [_column(f"k{i}", column) for i, column in enumerate(spine.keys.columns)]
     if len(keys) == 1 and keys[0].dtype != pl.String:
-        values = keys[0].to_numpy()[rows] if len(rows) < len(times) else keys[0].to_numpy()
+        # Gathered before NumPy sees it: a column of integers with nulls would become one of floats.
+        values = (keys[0].gather(rows) if len(rows) < len(times) else keys[0]).to_numpy()
         order = sort_pairs(values, times[rows] if len(rows) < len(times) else times)
         values = values[order]
         changed = np.ones(len(order), np.bool_)
