@@ -50,6 +50,10 @@ class Groups(Protocol):
     def catalog(self) -> Catalog:
         """Where saved datasets are listed, kind ``"saved dataset"``."""
 
+    @property
+    def threads(self) -> int:
+        """How many threads a join may use."""
+
     def group(self, name: str) -> FeatureGroup:
         """A group as it stands.
 
@@ -101,6 +105,7 @@ class Build:
         known_by: None, ``"row"``, or a spine column.
         split: resolved, or None.
         built_at: instant the versions were pinned.
+        threads: used by the joins.
     """
 
     spine: Spine
@@ -112,6 +117,7 @@ class Build:
     known_by: str | None
     split: Split | None
     built_at: int
+    threads: int = 2
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -150,7 +156,6 @@ class Build:
         evidence: Evidence | None = None,
         progress: Progress | None = None,
         cancel: threading.Event | None = None,
-        threads: int = 2,
     ) -> Iterator[tuple[pa.Table, pa.Table]]:
         """(slice of the spine as read, its result) in spine order.
 
@@ -159,7 +164,6 @@ class Build:
             evidence: counted into.
             progress: told about rows as they are joined.
             cancel: set it from anywhere to stop.
-            threads: used by the join.
 
         Raises:
             Cancelled: ``cancel`` was set.
@@ -171,7 +175,7 @@ class Build:
         steps = _Steps(total, len(self.joins), progress, cancel)
         for piece in self.spine.slices(slice_rows, self.needed):
             steps.begin(first, piece.num_rows)
-            yield piece, self._part(piece, first, evidence, steps, threads)
+            yield piece, self._part(piece, first, evidence, steps)
             first += piece.num_rows
         if first != total:
             raise Conflict(
@@ -179,7 +183,7 @@ class Build:
             )
         steps.end()
 
-    def _part(self, piece: pa.Table, first: int, evidence: Evidence, steps: _Steps, threads: int) -> pa.Table:
+    def _part(self, piece: pa.Table, first: int, evidence: Evidence, steps: _Steps) -> pa.Table:
         times, valid = self.spine.moments(piece, self.spine.event_time, first)
         known = known_of(self, piece, first, times, valid)
         evidence.null_times += int((~valid).sum())
@@ -195,7 +199,7 @@ class Build:
                 self.asked(join),
                 rows,
                 evidence=evidence.tally is not None,
-                threads=threads,
+                threads=self.threads,
                 progress=partial(steps.at, place),
             )
             _check_rows(answered, piece.num_rows, join)

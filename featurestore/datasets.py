@@ -404,6 +404,7 @@ class DatasetBuilder:
             known_by=self.options.known_by,
             split=None if split is None else split.resolved(self.spine),
             built_at=now,
+            threads=self.groups.threads,
         )
 
     def _with(self, options: Options) -> DatasetBuilder:

@@ -23,6 +23,7 @@ from featurestore.offline.export import ExportReport, export_sagemaker
 from featurestore.online import ConcurrentReads
 from featurestore.parts import Parts, View
 from featurestore.reads import Answer, BatchAnswer, RecordPage
+from featurestore.retrieval import Retrieval, retrieve
 from featurestore.saved import SavedDatasets
 from featurestore.values import parse_instant
 from featurestore.verify import VerifyReport
@@ -467,6 +468,34 @@ class FeatureStore:
             boundary=boundary,
             timezone=timezone,
             columns=columns,
+        )
+
+    @operation
+    def retrieve(
+        self,
+        name: str,
+        *,
+        start: datetime | str | None = None,
+        end: datetime | str | None = None,
+        features: Sequence[str] | None = None,
+        as_of: datetime | str | None = None,
+        include_deleted: bool = False,
+    ) -> Retrieval:
+        """Read a group's records in a range of event times, without a spine: one per key and instant.
+
+        Args:
+            name: feature group.
+            start: first event time, inclusive; None for the beginning.
+            end: last event time, inclusive; None for the end.
+            features: only these; identifiers and event time always come along.
+            as_of: rows written later do not exist.
+            include_deleted: deletes are passed over.
+
+        Returns:
+            ``.to_arrow()``, ``.to_polars()``, ``.batches()`` and ``.write_parquet(path)``.
+        """
+        return retrieve(
+            self._parts, name, start=start, end=end, features=features, as_of=as_of, include_deleted=include_deleted
         )
 
     @property

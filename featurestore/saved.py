@@ -333,6 +333,7 @@ class SavedDatasets:
             known_by=definition["known_by"],
             split=None if definition["split"] is None else Split.from_document(definition["split"]),
             built_at=definition["built_at"],
+            threads=self._groups.threads,
         )
 
     # -- removal -------------------------------------------------------------------------------------------------------

@@ -30,6 +30,8 @@ def at(hours: float) -> datetime:
 class Place:
     """Implements ``featurestore.building.Groups``; its clock stands still until a test moves it."""
 
+    threads = 2
+
     def __init__(self, root: Path, moment: datetime | None = None, files: Files | None = None) -> None:
         self.moment = moment or at(10_000)
         ticks = itertools.count()
