@@ -58,7 +58,8 @@ class View(NamedTuple):
 
 def slices_of(starts: Ints, total: int) -> tuple[Ints, Ints]:
     """(low, high) of each key's slice from the slices' first positions."""
-    return starts, np.append(starts[1:], total)
+    ends: Ints = np.append(starts[1:], total)
+    return starts, ends
 
 
 def expand(low: Ints, high: Ints) -> Ints:
@@ -66,7 +67,8 @@ def expand(low: Ints, high: Ints) -> Ints:
     lengths = high - low
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total, dtype=np.int64) + np.repeat(low - (ends - lengths), lengths)
+    places: Ints = np.arange(total, dtype=np.int64) + np.repeat(low - (ends - lengths), lengths)
+    return places
 
 
 def last_before(events: Ints, low: Ints, high: Ints, times: Ints, *, inclusive: bool = True) -> Ints:

@@ -173,13 +173,11 @@ def _search_unit(
     low_key, high_key = queries.key_range(unit.bounds)
     decoded = reader.decode(unit, wanted)
     place = match_keys(queries, low_key, high_key, decoded.keys)
-    firsts = queries.firsts[low_key : high_key + 1]
-    place_of = np.repeat(place, np.diff(firsts))
-    chosen = np.flatnonzero(place_of >= 0)
-    if not len(chosen):
+    there = np.flatnonzero(place >= 0)
+    if not len(there):
         return None
-    place_of = place_of[chosen]
-    chosen += int(firsts[0])
+    firsts, ends = queries.firsts[low_key + there], queries.firsts[low_key + there + 1]
+    chosen, place_of = expand(firsts, ends), np.repeat(place[there], ends - firsts)
     view, starts, ends = existing(decoded, asked, unit)
     limits = barriers.of(chosen)
     if limits is None:

@@ -249,7 +249,7 @@ class Reader:
                 subject=f"file {self.path(run)}",
                 hint="another tool wrote into this table; restore it from an earlier version",
             )
-        units = []
+        units: list[Unit] = []
         for part in range(footer.num_row_groups):
             rows = footer.row_group(part).num_rows
             if rows:
@@ -431,7 +431,8 @@ def _flags(got: dict[str, pa.Array], name: str) -> Bools | None:
 
 def _differs(key: KeyColumn) -> Bools:
     if isinstance(key, np.ndarray):
-        return key[1:] != key[:-1]
+        steps: Bools = key[1:] != key[:-1]
+        return steps
     return np.asarray(pc.not_equal(key.slice(1), key.slice(0, len(key) - 1)).to_numpy(zero_copy_only=False), np.bool_)
 
 
