@@ -31,6 +31,61 @@ _Id = Annotated[
 _PREVIEW = 5
 
 
+_Spine = Annotated[
+    str | None,
+    typer.Argument(metavar="[SPINE]", help="The rows: Parquet, CSV, JSON lines …, or a query.", show_default=False),
+]
+_EventTime = Annotated[
+    str | None, typer.Option("--event-time", "-e", metavar="COLUMN", help="The spine's column of moments.")
+]
+_Join = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--join",
+        "-j",
+        metavar="GROUP:…",
+        help="A group, then any of on=COLUMN (or RECORD_ID:COLUMN, several by +), features=A+B, max_age=6h, "
+        "prefix=P_, recent=3, from=MOMENT, to=MOMENT, include_deleted; repeatable.",
+        show_default=False,
+    ),
+]
+_Label = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label",
+        metavar="GROUP:within=…",
+        help="A label: the group's first record after the row, within a span; on, features, prefix as for --join.",
+        show_default=False,
+    ),
+]
+_File = Annotated[
+    str | None, typer.Option("--file", "-f", metavar="FILE", help="A TOML or JSON definition; options win over it.")
+]
+_KnownBy = Annotated[
+    str | None,
+    typer.Option(metavar="row|COLUMN", help="Use only what was known at the row's moment, or at a column's."),
+]
+_Boundary = Annotated[
+    str | None, typer.Option(metavar="'<='|'<'", help="Whether a record at exactly the row's moment counts.")
+]
+_AsOf = Annotated[str | None, typer.Option(metavar="MOMENT", help="As if built then: rows written later do not exist.")]
+_Zone = Annotated[str | None, typer.Option(metavar="ZONE", help="IANA zone of naive moments in the spine.")]
+_Columns = Annotated[str | None, typer.Option(metavar="NAME,…", help="Spine columns that go into the result.")]
+_Split = Annotated[
+    str | None,
+    typer.Option(metavar="train=0.8,test=0.2", help="Divide the rows; moments instead of shares cut by time."),
+]
+_SplitBy = Annotated[
+    str | None, typer.Option(metavar="COLUMN,…", help="Columns whose equal rows stay together, or the event time.")
+]
+_Seed = Annotated[int, typer.Option(help="Another number, another random split.")]
+_Save = Annotated[str | None, typer.Option(metavar="NAME", help="Keep it as the next version of this name.")]
+_Description = Annotated[str, typer.Option(help="Text kept with it.", show_default=False)]
+_Out = Annotated[
+    str | None, typer.Option(metavar="FILE|FOLDER", help="Write it: a .parquet file, or a new Delta folder.")
+]
+
+
 @app.command(
     epilog=examples(
         "tilth dataset build flights.parquet --event-time scheduled --join weather:on=origin "
@@ -40,63 +95,22 @@ _PREVIEW = 5
     )
 )
 def build(
-    spine: Annotated[
-        str | None,
-        typer.Argument(metavar="[SPINE]", help="The rows: Parquet, CSV, JSON lines …, or a query.", show_default=False),
-    ] = None,
-    event_time: Annotated[
-        str | None, typer.Option("--event-time", "-e", metavar="COLUMN", help="The spine's column of moments.")
-    ] = None,
-    join: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--join",
-            "-j",
-            metavar="GROUP:…",
-            help="A group, then any of on=COLUMN (or RECORD_ID:COLUMN, several by +), features=A+B, max_age=6h, "
-            "prefix=P_, recent=3, from=MOMENT, to=MOMENT, include_deleted; repeatable.",
-            show_default=False,
-        ),
-    ] = None,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--label",
-            metavar="GROUP:within=…",
-            help="A label: the group's first record after the row, within a span; on, features, prefix as for --join.",
-            show_default=False,
-        ),
-    ] = None,
-    file: Annotated[
-        str | None, typer.Option("--file", "-f", metavar="FILE", help="A TOML or JSON definition; options win over it.")
-    ] = None,
-    known_by: Annotated[
-        str | None,
-        typer.Option(metavar="row|COLUMN", help="Use only what was known at the row's moment, or at a column's."),
-    ] = None,
-    boundary: Annotated[
-        str | None, typer.Option(metavar="'<='|'<'", help="Whether a record at exactly the row's moment counts.")
-    ] = None,
-    as_of: Annotated[
-        str | None, typer.Option(metavar="MOMENT", help="As if built then: rows written later do not exist.")
-    ] = None,
-    zone: Annotated[str | None, typer.Option(metavar="ZONE", help="IANA zone of naive moments in the spine.")] = None,
-    columns: Annotated[
-        str | None, typer.Option(metavar="NAME,…", help="Spine columns that go into the result.")
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(metavar="train=0.8,test=0.2", help="Divide the rows; moments instead of shares cut by time."),
-    ] = None,
-    split_by: Annotated[
-        str | None, typer.Option(metavar="COLUMN,…", help="Columns whose equal rows stay together, or the event time.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Another number, another random split.")] = 0,
-    save: Annotated[str | None, typer.Option(metavar="NAME", help="Keep it as the next version of this name.")] = None,
-    description: Annotated[str, typer.Option(help="Text kept with it.", show_default=False)] = "",
-    out: Annotated[
-        str | None, typer.Option(metavar="FILE|FOLDER", help="Write it: a .parquet file, or a new Delta folder.")
-    ] = None,
+    spine: _Spine = None,
+    event_time: _EventTime = None,
+    join: _Join = None,
+    label: _Label = None,
+    file: _File = None,
+    known_by: _KnownBy = None,
+    boundary: _Boundary = None,
+    as_of: _AsOf = None,
+    zone: _Zone = None,
+    columns: _Columns = None,
+    split: _Split = None,
+    split_by: _SplitBy = None,
+    seed: _Seed = 0,
+    save: _Save = None,
+    description: _Description = "",
+    out: _Out = None,
     workspace: Place = None,
     as_json: AsJson = False,
 ) -> None:

@@ -37,6 +37,24 @@ _Parameters = Annotated[
 ]
 
 
+_RecordId = Annotated[
+    str, typer.Option("--record-id", metavar="COLUMN[,COLUMN]", help="Identifier column, or several.")
+]
+_EventTime = Annotated[str, typer.Option("--event-time", metavar="COLUMN", help="Event time column.")]
+_Schema = Annotated[str | None, typer.Option("--schema", metavar='"name:Type, …"', help="Every column with its type.")]
+_Like = Annotated[str | None, typer.Option("--like", metavar="FILE", help="Take the columns from a file.")]
+_Ttl = Annotated[str | None, typer.Option(metavar="SPAN", help="Life of a record from its event time, e.g. 7d.")]
+_OnEqual = Annotated[
+    str, typer.Option("--on-equal", metavar="keep|replace", help="Which write at an equal event time stays.")
+]
+_Zone = Annotated[
+    str | None, typer.Option(metavar="ZONE", help="IANA zone of naive timestamps; without, they are refused.")
+]
+_Online = Annotated[bool, typer.Option("--online/--no-online", help="Keep the latest record of every key.")]
+_Offline = Annotated[bool, typer.Option("--offline/--no-offline", help="Keep every record.")]
+_Description = Annotated[str, typer.Option(help="Text about the group.", show_default=False)]
+
+
 @app.command(
     epilog=examples(
         'tilth group create users --schema "id:Integral, seen:Timestamp, score:Fractional" '
@@ -46,26 +64,16 @@ _Parameters = Annotated[
 )
 def create(
     name: Name,
-    record_id: Annotated[
-        str, typer.Option("--record-id", metavar="COLUMN[,COLUMN]", help="Identifier column, or several.")
-    ],
-    event_time: Annotated[str, typer.Option("--event-time", metavar="COLUMN", help="Event time column.")],
-    schema: Annotated[
-        str | None, typer.Option("--schema", metavar='"name:Type, …"', help="Every column with its type.")
-    ] = None,
-    like: Annotated[str | None, typer.Option("--like", metavar="FILE", help="Take the columns from a file.")] = None,
-    ttl: Annotated[
-        str | None, typer.Option(metavar="SPAN", help="Life of a record from its event time, e.g. 7d.")
-    ] = None,
-    on_equal: Annotated[
-        str, typer.Option("--on-equal", metavar="keep|replace", help="Which write at an equal event time stays.")
-    ] = "keep",
-    zone: Annotated[
-        str | None, typer.Option(metavar="ZONE", help="IANA zone of naive timestamps; without, they are refused.")
-    ] = None,
-    online: Annotated[bool, typer.Option("--online/--no-online", help="Keep the latest record of every key.")] = True,
-    offline: Annotated[bool, typer.Option("--offline/--no-offline", help="Keep every record.")] = True,
-    description: Annotated[str, typer.Option(help="Text about the group.", show_default=False)] = "",
+    record_id: _RecordId,
+    event_time: _EventTime,
+    schema: _Schema = None,
+    like: _Like = None,
+    ttl: _Ttl = None,
+    on_equal: _OnEqual = "keep",
+    zone: _Zone = None,
+    online: _Online = True,
+    offline: _Offline = True,
+    description: _Description = "",
     tag: _Tags = None,
     describe: _Described = None,
     parameter: _Parameters = None,
