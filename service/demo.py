@@ -368,7 +368,8 @@ def _look_up(told: Told, store: FeatureStore, files: Path) -> None:
         timed["all four"].append(time.perf_counter_ns() - begun)
     found = {name: _quantiles(times) for name, times in timed.items()}
     told.document["online"] = {"look_ups": LOOK_UPS, "flights": len(asked), "microseconds": found}
-    told.say(f"   {LOOK_UPS:,} look-ups of {len(asked):,} flights, in process, microseconds:")
+    where = "in process" if store.workspace.settings.online == "embedded:" else "asking the server"
+    told.say(f"   {LOOK_UPS:,} look-ups of {len(asked):,} flights, {where}, microseconds:")
     told.say(
         grid(
             ("get_record", "p50", "p99"),

@@ -256,42 +256,51 @@ def _history_row(event_time: str, features: Sequence[str], row: dict[str, Any]) 
     return [*cells, known, row["tilth_expires_at"], row["tilth_rank"], state]
 
 
+_Source = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[FILE…]",
+        help="Files, globs or a folder: CSV, JSON lines, Parquet, Arrow, Delta, SQLite.",
+        show_default=False,
+    ),
+]
+_Sql = Annotated[
+    str | None,
+    typer.Option(metavar="QUERY", help="A DuckDB query over files, or over FILE as `source`.", show_default=False),
+]
+_KnownAt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN|SPAN",
+        help="When each row was known: a column, or a delay after the event time such as 10m; without, now.",
+        show_default=False,
+    ),
+]
+_Zone = Annotated[
+    str | None,
+    typer.Option(metavar="ZONE", help="IANA zone of this source's naive timestamps.", show_default=False),
+]
+_Gate = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Checks (Great Expectations JSON) rows must pass.", show_default=False),
+]
+_OnError = Annotated[
+    str, typer.Option("--on-error", metavar="quarantine|reject", help="Refused rows aside, or the load refused.")
+]
+_Again = Annotated[bool, typer.Option("--again", help="Load even if the same content was loaded before.")]
+
+
 def ingest(
     name: Name,
-    source: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[FILE…]",
-            help="Files, globs or a folder: CSV, JSON lines, Parquet, Arrow, Delta, SQLite.",
-            show_default=False,
-        ),
-    ] = None,
-    sql: Annotated[
-        str | None,
-        typer.Option(metavar="QUERY", help="A DuckDB query over files, or over FILE as `source`.", show_default=False),
-    ] = None,
-    known_at: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLUMN|SPAN",
-            help="When each row was known: a column, or a delay after the event time such as 10m; without, now.",
-            show_default=False,
-        ),
-    ] = None,
-    zone: Annotated[
-        str | None,
-        typer.Option(metavar="ZONE", help="IANA zone of this source's naive timestamps.", show_default=False),
-    ] = None,
-    gate: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Checks (Great Expectations JSON) rows must pass.", show_default=False),
-    ] = None,
-    on_error: Annotated[
-        str, typer.Option("--on-error", metavar="quarantine|reject", help="Refused rows aside, or the load refused.")
-    ] = "quarantine",
+    source: _Source = None,
+    sql: _Sql = None,
+    known_at: _KnownAt = None,
+    zone: _Zone = None,
+    gate: _Gate = None,
+    on_error: _OnError = "quarantine",
     stores: _Stores = None,
     ttl: _Ttl = None,
-    again: Annotated[bool, typer.Option("--again", help="Load even if the same content was loaded before.")] = False,
+    again: _Again = False,
     workspace: Place = None,
     as_json: AsJson = False,
 ) -> None:
