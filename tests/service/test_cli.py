@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -512,6 +513,15 @@ def test_the_console_script_ends_quietly_when_nobody_reads_on(folder, said, user
         words = f"'{sys.executable}' -m service.cli group show users {option} | head -n 1"
         done = subprocess.run(["bash", "-o", "pipefail", "-c", words], capture_output=True, text=True, timeout=120)
         assert (done.returncode, done.stdout, done.stderr) == (0, first, "")
+
+
+def test_the_shell_completes_verbs(folder):
+    asked = {"COMP_WORDS": "tilth gro", "COMP_CWORD": "1", "_TILTH_COMPLETE": "complete_bash"}
+    words = "import sys; sys.argv = ['tilth']; from service.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", words], env={**os.environ, **asked}, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.split() == ["group"]
 
 
 def test_every_error_has_its_exit_code():
