@@ -27,6 +27,7 @@ from featurestore.output import METADATA, write_delta, write_parquet
 from featurestore.spine import Spine, open_spine
 from featurestore.splits import Split, make_split
 from foundation.errors import InvalidInput, NotSupported
+from foundation.operations import checked
 from foundation.progress import Progress
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class DatasetBuilder:
 
     # -- description ---------------------------------------------------------------------------------------------------
 
+    @checked
     def join(
         self,
         name: str,
@@ -146,6 +148,7 @@ class DatasetBuilder:
             )
         )
 
+    @checked
     def join_label(
         self,
         name: str,
@@ -167,6 +170,7 @@ class DatasetBuilder:
         group = self.groups.group(name)
         return self._joined(make_join(self.spine, group, on=on, features=features, prefix=prefix, within=within))
 
+    @checked
     def as_of(self, moment: datetime | str | None) -> DatasetBuilder:
         """Build as if at this moment: rows written later do not exist, hard deletes included. None for now.
 
@@ -175,6 +179,7 @@ class DatasetBuilder:
         """
         return self._with(dataclasses.replace(self.options, as_of=read_moment("as_of", moment)))
 
+    @checked
     def known_by(self, known: str | None) -> DatasetBuilder:
         """Use only records that were known by then: ``"row"`` for each row's own moment, or a spine column of moments.
 
@@ -188,6 +193,7 @@ class DatasetBuilder:
             check_moment_type(known, self.spine.check_column(known, "known_by").type, self.spine.zone)
         return self._with(dataclasses.replace(self.options, known_by=known))
 
+    @checked
     def boundary(self, boundary: str) -> DatasetBuilder:
         """Whether a record at exactly the row's moment counts: ``"<="`` (it does) or ``"<"``. Event time only.
 
@@ -198,6 +204,7 @@ class DatasetBuilder:
             raise InvalidInput(f"boundary {boundary!r} is unknown", subject="boundary", hint='use "<=" or "<"')
         return self._with(dataclasses.replace(self.options, inclusive=boundary == "<="))
 
+    @checked
     def split(
         self,
         fractions: Mapping[str, float] | None = None,
@@ -218,6 +225,7 @@ class DatasetBuilder:
 
     # -- results -------------------------------------------------------------------------------------------------------
 
+    @checked
     def to_arrow(self, *, progress: Progress | None = None, cancel: threading.Event | None = None) -> pa.Table:
         """The dataset as an Arrow table.
 
@@ -228,6 +236,7 @@ class DatasetBuilder:
         (table,) = (part for _, part in build.parts(None, evidence=evidence, progress=progress, cancel=cancel))
         return table.replace_schema_metadata({METADATA: json.dumps(build.counts(evidence)).encode()})
 
+    @checked
     def build(self, *, progress: Progress | None = None, cancel: threading.Event | None = None) -> Dataset:
         """The dataset and its leak certificate from one computation."""
         build = self.pin()
@@ -236,10 +245,12 @@ class DatasetBuilder:
         note = {METADATA: json.dumps(build.counts(evidence)).encode()}
         return Dataset(table.replace_schema_metadata(note), build.certificate(evidence))
 
+    @checked
     def to_polars(self) -> pl.DataFrame:
         """The dataset as a polars frame."""
         return pl.DataFrame(pl.from_arrow(self.to_arrow()))
 
+    @checked
     def to_pandas(self) -> Any:  # noqa: ANN401 - pandas is not a dependency
         """The dataset as a pandas frame.
 
@@ -251,6 +262,7 @@ class DatasetBuilder:
         except ImportError as error:
             raise NotSupported("pandas is not installed", subject="to_pandas", hint="pip install pandas") from error
 
+    @checked
     def to_splits(self) -> dict[str, pa.Table]:
         """The dataset as one table per part of the split, each in spine order.
 
@@ -263,6 +275,7 @@ class DatasetBuilder:
         labels = table.column(self.options.split.column)
         return {name: table.filter(pc.equal(labels, name)) for name in self.options.split.names}
 
+    @checked
     def batches(
         self,
         size: int = 65_536,
@@ -294,6 +307,7 @@ class DatasetBuilder:
 
         return pa.RecordBatchReader.from_batches(build.schema, stream())
 
+    @checked
     def write_parquet(
         self,
         path: str | Path,
@@ -313,6 +327,7 @@ class DatasetBuilder:
         parts = build.parts(slice_rows, evidence=evidence, progress=progress, cancel=cancel)
         return write_parquet(Path(path), build.schema, (part for _, part in parts), lambda: build.counts(evidence))
 
+    @checked
     def write_delta(
         self,
         path: str | Path,
@@ -333,6 +348,7 @@ class DatasetBuilder:
         parts = build.parts(slice_rows, evidence=evidence, progress=progress, cancel=cancel)
         return write_delta(Path(path), build.schema, (part for _, part in parts), lambda: build.counts(evidence))
 
+    @checked
     def certificate(self, *, slice_rows: int = SLICE_ROWS) -> LeakCertificate:
         """The leak certificate, computed without keeping the dataset. ``build`` gives both at once."""
         build = self.pin()
@@ -341,6 +357,7 @@ class DatasetBuilder:
             pass
         return build.certificate(evidence)
 
+    @checked
     def explain(self, row: int, feature: str) -> Explanation:
         """Which record, commit and file a cell came from, and why others lost.
 
@@ -356,6 +373,7 @@ class DatasetBuilder:
 
         return explain_cell(self.groups, self.pin(), row, feature)
 
+    @checked
     def save(
         self,
         name: str,
@@ -381,6 +399,7 @@ class DatasetBuilder:
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
+    @checked
     def pin(self) -> Build:
         """Fix the table versions, instants and cuts a result is computed with.
 

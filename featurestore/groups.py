@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from featurestore.keys import KEY_KINDS
+from foundation.clock import micros_of_delta
 from foundation.errors import InvalidInput, NotFound, NotSupported
 from foundation.names import check_feature_name, check_name
 from foundation.schema import Column, ColumnType, Schema
@@ -30,6 +32,7 @@ EVENT_TIME_KINDS = ("Timestamp", "String", "Fractional", "Integral")
 _MAX_FEATURES = 2500
 _MAX_DESCRIPTION = 1024
 _MAX_TAGS = 50
+_MAX_TTL = timedelta(days=365_250)
 _MAX_PARAMETERS = 25
 
 
@@ -147,12 +150,12 @@ class FeatureGroup:
         return dataclasses.replace(self, features=self.features + new, version=self.version + 1, updated_at=now)
 
     def to_document(self) -> dict[str, Any]:
-        """Plain JSON for the catalog."""
+        """Plain JSON for the catalog; the TTL in microseconds."""
         document = dataclasses.asdict(self)
         document["features"] = [
             {**dataclasses.asdict(f), "type": f.type.name, "parameters": dict(f.parameters)} for f in self.features
         ]
-        document["ttl"] = None if self.ttl is None else self.ttl.total_seconds()
+        document["ttl"] = None if self.ttl is None else micros_of_delta(self.ttl)
         document["tags"] = dict(self.tags)
         document["record_id"] = list(self.record_id)
         return document
@@ -164,7 +167,7 @@ class FeatureGroup:
         plain["features"] = tuple(
             FeatureDefinition(**{**f, "type": ColumnType.parse(f["type"])}) for f in plain["features"]
         )
-        plain["ttl"] = None if plain["ttl"] is None else timedelta(seconds=plain["ttl"])
+        plain["ttl"] = None if plain["ttl"] is None else timedelta(microseconds=plain["ttl"])
         plain["record_id"] = tuple(plain["record_id"])
         return cls(**plain)
 
@@ -204,6 +207,7 @@ def define_group(
     identifiers = (record_id,) if isinstance(record_id, str) else tuple(record_id)
     _check_roles(subject, identifiers, event_time, schema)
     check_options(subject, online=online, offline=offline, ttl=ttl, on_equal=on_equal)
+    check_zone(subject, zone)
     check_description(subject, description)
     check_tags(subject, tags or {})
     _check_described(name, schema, descriptions or {}, parameters or {})
@@ -240,8 +244,11 @@ def check_options(subject: str, *, online: bool, offline: bool, ttl: timedelta |
     """
     if not (online or offline):
         raise InvalidInput("a group needs a store", subject=subject, hint="set online=True, offline=True or both")
-    if ttl is not None and (not isinstance(ttl, timedelta) or ttl <= timedelta(0)):
-        raise InvalidInput(f"ttl {ttl!r} is not a positive timedelta", subject=subject, hint="e.g. timedelta(days=7)")
+    if ttl is not None:
+        check_ttl(subject, ttl)
+    for name, flag in (("online", online), ("offline", offline)):
+        if not isinstance(flag, bool):
+            raise InvalidInput(f"{name} = {flag!r} is neither True nor False", subject=subject)
     if on_equal not in ("keep", "replace"):
         raise InvalidInput(f"on_equal {on_equal!r} is unknown", subject=subject, hint='use "keep" or "replace"')
 
@@ -279,6 +286,35 @@ def check_parameters(subject: str, parameters: Mapping[str, str]) -> None:
                 subject=subject,
                 hint="keys are 1 to 255, values up to 255 characters of text",
             )
+
+
+def check_ttl(subject: str, ttl: object) -> None:
+    """Check a life span.
+
+    Raises:
+        InvalidInput: not a timedelta between a microsecond and 1,000 years.
+    """
+    if not isinstance(ttl, timedelta) or not timedelta(0) < ttl <= _MAX_TTL:
+        raise InvalidInput(
+            f"ttl {ttl!r} is not a timedelta between a microsecond and 1,000 years",
+            subject=subject,
+            hint="e.g. timedelta(days=7); None keeps records for ever",
+        )
+
+
+def check_zone(subject: str, zone: object) -> None:
+    """Check the zone of a group's naive timestamps.
+
+    Raises:
+        InvalidInput: not the name of an IANA zone.
+    """
+    try:
+        if zone is not None:
+            ZoneInfo(zone)  # type: ignore[arg-type]
+    except (KeyError, ValueError, OSError, TypeError, AttributeError):
+        raise InvalidInput(
+            f"time zone {zone!r} is unknown", subject=subject, hint="use an IANA name such as UTC or America/New_York"
+        ) from None
 
 
 def check_tags(subject: str, tags: Mapping[str, str]) -> None:

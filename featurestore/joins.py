@@ -23,6 +23,10 @@ On = str | Sequence[str] | Mapping[str, str] | None
 """How a group's identifiers are found in the spine; see ``make_join``."""
 
 
+_MOST = 10_000
+"""Most records of a cell that is a list."""
+
+
 @dataclass(frozen=True)
 class Join:
     """One group joined.
@@ -129,8 +133,8 @@ def make_join(
     for (_, name), key in zip(pairs, group.key_columns, strict=True):
         check_key_type(name, spine.check_column(name, f"record_id of group {group.name!r}").type, key)
     wanted = resolve_features(group, features)
-    if recent is not None and (isinstance(recent, bool) or not isinstance(recent, int) or recent < 1):
-        raise InvalidInput(f"recent={recent!r} is not a count", subject="recent", hint="give 1 or more, or None")
+    if recent is not None and (isinstance(recent, bool) or not isinstance(recent, int) or not 1 <= recent <= _MOST):
+        raise InvalidInput(f"recent={recent!r} is not a count", subject="recent", hint=f"give 1 to {_MOST:,}, or None")
     start, end = event_range or (None, None)
     span = (read_moment("event_range", start), read_moment("event_range", end))
     if span[0] is not None and span[1] is not None and span[0] > span[1]:

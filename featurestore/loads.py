@@ -28,7 +28,7 @@ from featurestore.offline.delta import DeltaStore
 from featurestore.offline.runs import effective_rows, entity_starts, open_run, parse_name
 from featurestore.online import OnlineStore
 from featurestore.quarantine import Quarantine
-from featurestore.records import DELETED, OFFLINE, ONLINE, Row
+from featurestore.records import DELETED, LAST_INSTANT, OFFLINE, ONLINE, Row
 from featurestore.values import ValueCodec
 from featurestore.writes import Receipt, WriteLog
 from featurestore.writes.pending import PendingLoad, PendingLoads
@@ -45,6 +45,7 @@ _FORGET_AFTER = 24 * 3600 * 1_000_000
 _PUBLISH_ROWS = 5_000
 """Rows made into Python objects at a time: more of them alive at once cost the garbage collector dearly."""
 _PART_ROWS = 1_000
+_MAX_DELAY = timedelta(days=365_250)
 
 
 @dataclass(frozen=True)
@@ -275,9 +276,9 @@ class Loader:
         count = table.num_rows
         event = table.column(group.event_time).cast(pa.int64()).combine_chunks()
         ttl = options.ttl or group.ttl
-        expires = pa.nulls(count, pa.int64()) if ttl is None else pa.compute.add(event, micros_of_delta(ttl))
+        expires = pa.nulls(count, pa.int64()) if ttl is None else _later(event, ttl)
         if isinstance(options.known_at, timedelta):
-            known = pa.compute.add(event, micros_of_delta(options.known_at))
+            known = _later(event, options.known_at)
         moment = pa.scalar(now, pa.int64())
         cells = (
             _repeat(moment, count),
@@ -438,6 +439,14 @@ def rows_from(codec: ValueCodec, table: pa.Table) -> list[Row]:
 def _ints(table: pa.Table, field: pa.Field) -> list[int | None]:
     column = table.column(field.name)
     return pl.Series(column.cast(pa.int64()) if pa.types.is_timestamp(field.type) else column).to_list()
+
+
+def _later(event: pa.Array, delay: timedelta) -> pa.Array:
+    """Instants moved by a delay, at most to the end of the year 9999."""
+    if abs(delay) > _MAX_DELAY:
+        raise InvalidInput(f"{delay!r} is more than 1,000 years", subject="known_at", hint="give a shorter delay")
+    moved = pa.compute.add(event, micros_of_delta(delay))
+    return pa.compute.min_element_wise(moved, pa.scalar(LAST_INSTANT, pa.int64()))
 
 
 def _repeat(value: pa.Scalar, count: int) -> pa.Array:

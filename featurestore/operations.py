@@ -34,7 +34,7 @@ from foundation.checks import Suite
 from foundation.clock import Clock
 from foundation.engines import open_engine
 from foundation.errors import InvalidInput, NotSupported
-from foundation.operations import operation
+from foundation.operations import checked, operation
 from foundation.progress import Progress
 from foundation.schema import Schema
 from foundation.workspace import Workspace
@@ -437,6 +437,7 @@ class FeatureStore:
         """Every row ever accepted for a key, with its times, rank and deletes, in (event time, rank) order."""
         return history_of(self._parts, name, key, as_of=as_of)
 
+    @checked
     def dataset(
         self,
         spine: object,

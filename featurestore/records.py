@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 __all__ = [
     "DELETED",
     "HARD",
+    "LAST_INSTANT",
     "OFFLINE",
     "ONLINE",
     "Row",
     "Stored",
+    "expiry_of",
     "fold",
     "is_visible",
     "merge",
@@ -36,6 +38,10 @@ ONLINE = 4
 """Flag: meant for the online store."""
 OFFLINE = 8
 """Flag: meant for the offline store."""
+
+
+LAST_INSTANT = 253_402_300_799_999_999
+"""The last microsecond of the year 9999, the last moment Python and Delta's readers agree on."""
 
 
 class Row(NamedTuple):
@@ -85,6 +91,11 @@ class Stored(NamedTuple):
     barrier: int
     write_time: int
     payload: bytes
+
+
+def expiry_of(event_time: int, ttl: int) -> int:
+    """Instant from which a record is not served: event time plus its life, at most the end of the year 9999."""
+    return min(event_time + ttl, LAST_INSTANT)
 
 
 def rank_of(sequence: int, *, replaces: bool) -> int:

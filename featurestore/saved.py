@@ -42,6 +42,7 @@ from foundation.catalog import Entry
 from foundation.errors import Conflict, InvalidInput, NotFound
 from foundation.files import Files
 from foundation.names import check_name
+from foundation.operations import checked
 from foundation.progress import Progress
 
 __all__ = ["Recreated", "SavedDataset", "SavedDatasets"]
@@ -129,6 +130,7 @@ class SavedDatasets:
 
     # -- saving --------------------------------------------------------------------------------------------------------
 
+    @checked
     def save(
         self,
         build: Build,
@@ -200,6 +202,7 @@ class SavedDatasets:
 
     # -- questions -----------------------------------------------------------------------------------------------------
 
+    @checked
     def get(self, id: str) -> SavedDataset:
         """One dataset by id, or the latest version of a name.
 
@@ -212,12 +215,14 @@ class SavedDatasets:
                 return versions[-1]
         return self._of(self._catalog.get(KIND, id))
 
+    @checked
     def list(self, name: str | None = None) -> list[SavedDataset]:
         """All datasets, or the versions of one name; by name, oldest version first."""
         filters = None if name is None else {"dataset": name}
         found = [self._of(entry) for entry in self._entries(KIND, filters)]
         return sorted(found, key=lambda saved: (saved.name, saved.version))
 
+    @checked
     def load(self, id: str, part: str | None = None) -> pa.Table:
         """The kept rows, in spine order.
 
@@ -243,6 +248,7 @@ class SavedDatasets:
         place[np.argsort(codes, kind="stable")] = np.arange(len(codes))
         return pa.concat_tables(tables).take(pa.array(place))
 
+    @checked
     def pinned_versions(self, group: FeatureGroup | str) -> set[int]:
         """Versions of a group's offline table that saved datasets (and saves under way) need: vacuum must keep them."""
         number = (self._groups.group(group) if isinstance(group, str) else group).number
@@ -253,6 +259,7 @@ class SavedDatasets:
 
     # -- proof ---------------------------------------------------------------------------------------------------------
 
+    @checked
     def recreate(
         self,
         id: str,
@@ -338,6 +345,7 @@ class SavedDatasets:
 
     # -- removal -------------------------------------------------------------------------------------------------------
 
+    @checked
     def delete(self, id: str) -> None:
         """Remove one version: the entry first, then its files. Its pinned table versions are free again.
 
@@ -348,6 +356,7 @@ class SavedDatasets:
         self._catalog.delete(KIND, id)
         self._files.delete(saved.path)
 
+    @checked
     def sweep(self) -> Sequence[str]:
         """Remove what saves that died a day ago or more left behind; return the folders removed."""
         now = self._groups.now()

@@ -236,7 +236,7 @@ def plain_to_arrow(kind: ColumnType, cells: list[Any]) -> pa.Array:
 def _epoch_seconds(value: object) -> int | None:
     if isinstance(value, bool):
         return None
-    if isinstance(value, int | np.integer):
+    if isinstance(value, int | np.integer) and not isinstance(value, np.timedelta64):
         return int(value) * 1_000_000
     if isinstance(value, float | np.floating) and math.isfinite(value):
         return round(float(value) * 1_000_000)
@@ -265,7 +265,7 @@ def _to_plain(column: Column) -> Convert:
 
 def _integral(name: str, kind: ColumnType) -> Convert:
     def convert(value: object) -> int:
-        if type(value) is int or isinstance(value, np.integer):
+        if type(value) is int or (isinstance(value, np.integer) and not isinstance(value, np.timedelta64)):
             if -_INT_LIMIT <= value < _INT_LIMIT:
                 return int(value)
             raise _refuse(name, kind, value, "integers are 64 bit")
@@ -278,7 +278,7 @@ def _fractional(name: str, kind: ColumnType) -> Convert:
     narrow = kind.name == "Fractional32"
 
     def convert(value: object) -> float | None:
-        if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        if isinstance(value, bool | np.timedelta64) or not isinstance(value, int | float | np.integer | np.floating):
             raise _refuse(name, kind, value)
         try:
             number = float(value)

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from featurestore.groups import FeatureGroup
+from featurestore.groups import FeatureGroup, check_ttl
 from featurestore.loads import LoadOptions, LoadReport
 from featurestore.parts import Parts, View
-from featurestore.records import DELETED, HARD, OFFLINE, ONLINE, Row
+from featurestore.records import DELETED, HARD, OFFLINE, ONLINE, Row, expiry_of
 from featurestore.values import parse_instant
 from featurestore.writes import Append, Receipt
 from featurestore.writes.embedded import check_newer
@@ -83,6 +83,8 @@ def delete(parts: Parts, name: str, key: object, event_time: object, *, hard: bo
         InvalidInput: the key or event time does not fit.
         Conflict: ``hard`` and the record's event time is the same or later.
     """
+    if not isinstance(hard, bool):
+        raise InvalidInput(f"hard = {hard!r} is neither True nor False", subject="hard")
 
     def act(view: View) -> Receipt:
         now = parts.clock.now()
@@ -118,7 +120,7 @@ def load(
     view = parts.view(name)
     targets = _targets(view.group, target_stores)
     if options.ttl is not None:
-        check_ttl(options.ttl)
+        check_ttl("ttl", options.ttl)
     options = replace(options, online=bool(targets & ONLINE), offline=bool(targets & OFFLINE))
     if options.offline:
         return parts.loader.run(view.group, view.codec, source, options)
@@ -132,12 +134,6 @@ def _step(parts: Parts, view: View, rows: list[Row], step: tuple[str, int]) -> R
     return parts.append(
         Append(view.group, rows, producer=step, generation=parts.view(view.group.name).generation), wait="online"
     )
-
-
-def check_ttl(ttl: object) -> None:
-    """Refuse what is not a positive timedelta."""
-    if not isinstance(ttl, timedelta) or ttl <= timedelta(0):
-        raise InvalidInput(f"ttl {ttl!r} is not a positive timedelta", subject="ttl", hint="e.g. timedelta(days=7)")
 
 
 def _row(
@@ -159,7 +155,7 @@ def _row(
             event_time=event,
             rank=_sign(view.group, options),
             flags=targets,
-            expires_at=event + micros_of_delta(ttl) if ttl else 0,
+            expires_at=expiry_of(event, micros_of_delta(ttl)) if ttl else 0,
             known_at=_known(options, view.group),
             write_time=0,
             invocation_time=now,
@@ -215,7 +211,7 @@ def _check_options(options: WriteOptions) -> None:
     if options.wait not in ("online", "log"):
         raise InvalidInput(f"wait {options.wait!r} is unknown", subject="wait", hint='use "online" or "log"')
     if options.ttl is not None:
-        check_ttl(options.ttl)
+        check_ttl("ttl", options.ttl)
     if options.producer is not None:
         name, own = options.producer
         if not name or len(name) > _MAX_NAME or own < 1:

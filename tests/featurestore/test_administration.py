@@ -248,7 +248,7 @@ def test_ttl_tags_texts_and_parameters_change(groups: Groups) -> None:
     ("options", "error", "says"),
     [
         ({}, InvalidInput, "nothing to change"),
-        ({"ttl": -DAY}, InvalidInput, "not a positive timedelta"),
+        ({"ttl": -DAY}, InvalidInput, "not a timedelta between"),
         ({"ttl": DAY, "no_ttl": True}, InvalidInput, "contradict"),
         ({"tags": {"a": "1"}, "remove_tags": ["a"]}, InvalidInput, "both set and removed"),
         ({"remove_tags": ["b"]}, NotFound, "'b' does not exist"),

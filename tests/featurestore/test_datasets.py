@@ -251,7 +251,7 @@ def test_names_that_collide_are_refused(place, weather, second, told):
         ({"on": {"airport": "ts"}}, "'ts' is timestamp", "cast 'ts' to String"),
         ({"max_age": timedelta(0)}, "max_age=", "above zero"),
         ({"max_age": 5}, "max_age=5", "timedelta"),
-        ({"recent": 0}, "recent=0", "1 or more"),
+        ({"recent": 0}, "recent=0", "1 to 10,000"),
         ({"event_range": (datetime(2024, 1, 1), None)}, "no time zone", "tzinfo=UTC"),
         ({"event_range": (at(2), at(1))}, "ends before it starts", "(start, end)"),
     ],

@@ -185,3 +185,31 @@ def test_a_csv_keeps_leading_zeros_of_text_keys(tmp_path, store):
     report = store.ingest("codes", path)
     assert (report.rows, report.rejected) == (1, 1)
     assert store.get_record("codes", "007", ["x"]) == {"x": 1.5}
+
+
+@pytest.mark.parametrize("ttl", [timedelta(days=365_000), timedelta(days=365_250)])
+def test_an_expiry_beyond_the_calendar_is_its_last_moment(store, ttl):
+    late = datetime(9000, 1, 1, tzinfo=UTC)
+    store.create_group("h", record_id="id", event_time="ts", schema=SCHEMA, ttl=ttl)
+    store.ingest("h", rows((1, 0, 1.0)), ttl=ttl)
+    store._parts.loader._future = store._parts.future_bound = 1 << 62
+    store.put_record("h", {"id": 2, "ts": late, "x": 1.0})
+    store.ingest("h", pa.Table.from_pylist([{"id": 3, "ts": late, "x": 1.0}], schema=SCHEMA))
+    assert store.flush() == 1
+    last = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
+    assert [store.lookup("h", key).expires_at for key in (2, 3)] == [last, last]
+    assert store.verify("h").ok
+
+
+@pytest.mark.parametrize("ttl", [timedelta.max, timedelta(0), timedelta(days=-1), 5, "1d"])
+def test_a_life_span_that_makes_no_sense_is_refused_everywhere(store, ttl):
+    with pytest.raises(InvalidInput, match="ttl"):
+        store.create_group("h", record_id="id", event_time="ts", schema=SCHEMA, ttl=ttl)
+    with pytest.raises(InvalidInput, match="ttl"):
+        store.update_group("g", ttl=ttl)
+    with pytest.raises(InvalidInput, match="ttl"):
+        store.put_record("g", {"id": 1, "ts": at(0)}, ttl=ttl)
+    with pytest.raises(InvalidInput, match="ttl"):
+        store.ingest("g", rows((1, 0, 1.0)), ttl=ttl)
+    assert [group.name for group in store.list_groups().groups] == ["g"]
+    assert store.get_record("g", 1) is None

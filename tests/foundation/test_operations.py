@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from foundation.errors import InvalidInput, NotFound
 from foundation.operations import REQUIRED, Operation, Parameter, operation, operations_of
 
 if TYPE_CHECKING:
@@ -101,3 +104,42 @@ def test_a_slip_is_seen_on_import() -> None:
         @operation
         def _hidden(self) -> None:
             """Hidden."""
+
+
+class Checked:
+    @operation
+    def act(self, name: str, count: int = 1, names: Sequence[str] | None = None, after: timedelta | None = None) -> str:
+        """Fails in the ways Python fails."""
+        if name == "defect":
+            raise KeyError("a defect of ours")
+        if name == "gone":
+            Path("/nowhere/at/all").read_text()
+        return (name + "!") * (count + 0) + ",".join(names or ()) + str((after or timedelta(0)).days)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"name": 5}, "name = 5"),
+        ({"name": "a", "count": "3"}, "count = '3'"),
+        ({"name": "a", "names": 5}, "names = 5"),
+        ({"name": "a", "names": ["b", 7]}, "names"),
+        ({"name": "a", "after": 7}, "after = 7"),
+    ],
+)
+def test_a_failed_call_names_the_argument_that_does_not_fit(arguments, named):
+    with pytest.raises(InvalidInput, match=named):
+        Checked().act(**arguments)
+
+
+def test_arguments_that_fit_are_not_looked_at_and_defects_stay_what_they_are():
+    assert Checked().act("a", 2, ["x"], timedelta(days=3)) == "a!a!x3"
+    with pytest.raises(KeyError):
+        Checked().act("defect")
+    with pytest.raises(TypeError):
+        Checked().act()
+
+
+def test_what_the_system_refuses_is_typed():
+    with pytest.raises(NotFound, match="/nowhere"):
+        Checked().act("gone")
