@@ -21,7 +21,7 @@ import polars as pl
 import pyarrow as pa
 
 from featurestore.frames import coerce
-from featurestore.groups import FeatureGroup
+from featurestore.groups import FeatureGroup, check_zone
 from featurestore.instants import read_instants
 from featurestore.offline import SYSTEM_FIELDS, Change, Run, Snapshot, offline_schema
 from featurestore.offline.delta import DeltaStore
@@ -78,6 +78,7 @@ class LoadOptions:
     def __post_init__(self) -> None:
         if self.on_error not in ("quarantine", "reject"):
             raise InvalidInput(f"on_error {self.on_error!r} is unknown", hint='use "quarantine" or "reject"')
+        check_zone("zone", self.zone)
 
 
 @dataclass(frozen=True)

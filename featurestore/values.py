@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from difflib import get_close_matches
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -40,6 +40,8 @@ MAX_TEXT = 350 * 1024
 MIN_YEAR_INSTANT = instant_of(datetime(1, 1, 1, tzinfo=EPOCH.tzinfo))
 MAX_YEAR_INSTANT = instant_of(datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=EPOCH.tzinfo))
 _INT_LIMIT = 1 << 63
+_EXACT = Context(prec=100)
+"""Python's own context rounds to 28 digits; a Decimal column has up to 38."""
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 
 Convert = Callable[[Any], Any]
@@ -212,13 +214,14 @@ def parse_instant(value: object, name: str, *, zone: str | None) -> int:
                     hint="add one (…Z, +00:00, tzinfo=UTC) or give the group a zone",
                 )
             moment = moment.replace(tzinfo=ZoneInfo(zone))
-        return instant_of(moment)
-    instant = _epoch_seconds(moment)
+        instant: int | None = instant_of(moment)
+    else:
+        instant = _epoch_seconds(moment)
     if instant is None or not MIN_YEAR_INSTANT <= instant <= MAX_YEAR_INSTANT:
         raise InvalidInput(
             f"{name!r} = {value!r} is not a moment",
             subject=f"column {name!r}",
-            hint="use an aware datetime, ISO 8601 text such as 2026-01-31T12:00:00Z, or epoch seconds",
+            hint="use an aware datetime, ISO 8601 text such as 2026-01-31T12:00:00Z, or epoch seconds; years 1 to 9999",
         )
     return instant
 
@@ -356,8 +359,12 @@ def _decimal(name: str, kind: ColumnType) -> Convert:
         if isinstance(value, Decimal | int | str) and not isinstance(value, bool):
             try:
                 number = Decimal(value)
-                if number.is_finite() and abs(number) < bound and number == (fixed := number.quantize(step)):
-                    return str(fixed + 0 if fixed else abs(fixed))
+                if (
+                    number.is_finite()
+                    and abs(number) < bound
+                    and number == (fixed := number.quantize(step, context=_EXACT))
+                ):
+                    return str(fixed if fixed else fixed.copy_abs())
             except InvalidOperation:
                 pass
         raise _refuse(name, kind, value, f"give a Decimal that fits {kind.name} exactly")

@@ -18,6 +18,13 @@ from foundation.schema import Schema
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 LATEST = 1 << 62
+
+
+def n_tenths(number):
+    """A decimal of up to 38 digits, ten of them after the point."""
+    return Decimal((0 if number >= 0 else 1, tuple(map(int, str(abs(number)))), -10))
+
+
 NARROW = st.floats(width=32, allow_nan=False, allow_infinity=False)
 TYPES = {
     "whole": ("Integral", st.integers(-(2**63), 2**63 - 1)),
@@ -28,6 +35,7 @@ TYPES = {
     "moment": ("Timestamp", st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))),
     "day": ("Date", st.dates()),
     "money": ("Decimal(12, 3)", st.decimals(-(10**8), 10**8, places=3)),
+    "fortune": ("Decimal(38, 10)", st.integers(-(10**38) + 1, 10**38 - 1).map(n_tenths)),
     "items": ("List<Integral>", st.lists(st.integers(-100, 100))),
     "words": ("Set<String>", st.lists(st.text(max_size=3), unique=True)),
     "days": ("List<Date>", st.lists(st.dates())),
@@ -132,7 +140,18 @@ def test_moments_are_read_exactly(value, moment):
 
 
 @pytest.mark.parametrize(
-    "value", ["2024-01-01", "2024-01-01T00:00:00", datetime(2024, 1, 1), "soon", True, math.nan, 1e18]
+    "value",
+    [
+        "2024-01-01",
+        "2024-01-01T00:00:00",
+        datetime(2024, 1, 1),
+        "soon",
+        True,
+        math.nan,
+        1e18,
+        "0001-01-01T00:00:00+01:00",  # the year 0 in UTC
+        "9999-12-31T23:59:59-01:00",  # the year 10000 in UTC
+    ],
 )
 def test_moments_without_a_zone_or_sense_are_refused(value):
     with pytest.raises(InvalidInput, match="ts"):
