@@ -7,8 +7,9 @@ import random
 import sys
 from datetime import UTC, datetime, timedelta
 
-import featurestore
 import pyarrow as pa
+
+import featurestore
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 

@@ -3,8 +3,9 @@
 import os
 import sys
 
-import featurestore
 import pyarrow as pa
+
+import featurestore
 
 store = featurestore.open(sys.argv[1])
 schema = pa.schema([("id", pa.int64()), ("ts", pa.timestamp("us", tz="UTC"))])

@@ -9,10 +9,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import featurestore
 import polars as pl
 import pyarrow as pa
 import pytest
+
+import featurestore
 
 WORKER = Path(__file__).with_name("crash_worker.py")
 SCHEMA = pa.schema(
@@ -80,7 +81,17 @@ def test_two_writers_killed_lose_and_double_nothing(tmp_path):
     run_rounds(tmp_path / "place", "embedded:", 2)
 
 
+def test_two_writers_in_front_of_redis_killed_lose_and_double_nothing(tmp_path, valkey):
+    run_rounds(tmp_path / "place", valkey.url, 2)
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 def test_thirty_kills_lose_and_double_nothing(tmp_path):
     run_rounds(tmp_path / "place", "embedded:", 30)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_thirty_kills_in_front_of_redis_lose_and_double_nothing(tmp_path, valkey):
+    run_rounds(tmp_path / "place", valkey.url, 30)

@@ -17,8 +17,11 @@ def test_offline_files_are_fsynced_before_the_log_is_trimmed(tmp_path):
             raise servers.MissingPart("strace, which shows the order of system calls, is not installed")
     trace = tmp_path / "trace"
     subprocess.run(
-        ["strace", "-f", "-y", "-s", "64", "-o", str(trace), "-e", "trace=fsync,fdatasync,pwrite64,pwritev,write"]
-        + [sys.executable, str(SCRIPT), str(tmp_path / "place")],
+        [
+            *("strace", "-f", "-y", "-s", "64", "-o", str(trace)),
+            *("-e", "trace=fsync,fdatasync,pwrite64,pwritev,write"),
+            *(sys.executable, str(SCRIPT), str(tmp_path / "place")),
+        ],
         check=True,
         capture_output=True,
         timeout=240,
