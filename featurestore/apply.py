@@ -19,12 +19,16 @@ from featurestore.writes import WriteLog
 from foundation.errors import Conflict, Unavailable
 from foundation.locks import FileLock
 
-__all__ = ["LOG_APP", "Appliers", "offline_table"]
+__all__ = ["LOG_APP", "Appliers", "OnlineLost", "offline_table"]
 
 LOG_APP = "tilth/log"
 """Application id under which the offline table records its position in the log."""
 _FLUSH_ROWS = 100_000
 _APPLY_ROWS = 5_000
+
+
+class OnlineLost(Unavailable):
+    """The online store is behind what it had applied before: it lost its memory and must be rebuilt."""
 
 
 class Appliers:
@@ -48,29 +52,62 @@ class Appliers:
         """Apply logged rows online, at least up to a sequence (default: the log's end as it is now).
 
         Raises:
+            OnlineLost: the store is behind what it had applied before.
             Unavailable: the online store does not answer; the rows stay in the log.
         """
         if self._online.abilities.fused or not group.online:
             return
         with self._lock(group).held():
-            position = self._online.position(group)
+            position = self._check(group)
             end = self._log.head(group) if through is None else through
             while position < end and (pairs := self._log.read(group, position, _APPLY_ROWS)):
                 position = pairs[-1][0]
                 self._online.apply(group, [row for _, row in pairs], position)
+            if position < end:
+                self._online.apply(group, [], end)
 
-    def flush(self, group: FeatureGroup, codec: ValueCodec) -> int:
-        """Bring both stores up to the log's end as it is now, then trim the log; return rows committed offline.
+    def settle_load(self, group: FeatureGroup) -> None:
+        """Remember that a load is online, so that a store which loses it is noticed."""
+        if not self._online.abilities.fused and group.online:
+            self.catch_up(group)
+            self._log.mark(group, self._online.position(group))
+
+    def check_online(self, group: FeatureGroup) -> None:
+        """Refuse to go on with an online store that lost what it had applied.
+
+        Raises:
+            OnlineLost: the store is behind what it had applied before.
+        """
+        if not self._online.abilities.fused and group.online:
+            self._check(group)
+
+    def _check(self, group: FeatureGroup) -> int:
+        """The online store's position, when it can be trusted."""
+        position = self._online.position(group)
+        if position < self._log.marked(group):
+            raise OnlineLost(
+                f"the online store has lost records of group {group.name!r}",
+                subject=f"feature group {group.name!r}",
+                hint=f"run `tilth rebuild {group.name}`: the offline store and the log have everything",
+            )
+        return position
+
+    def flush(self, group: FeatureGroup, codec: ValueCodec, *, online: bool = True) -> int:
+        """Bring the stores up to the log's end as it is now, then trim the log; return rows committed offline.
 
         Safe with other flushers: the position committed with the rows decides who was first.
+
+        Args:
+            group: the group.
+            codec: of the group.
+            online: False to leave the online store alone, for readers who only need the offline one.
         """
-        flushed = 0
         if not self._log.read(group, 0, 1):
-            return flushed
-        self.catch_up(group)
-        if group.offline:
-            flushed = self._flush_offline(group, codec)
-        self._trim(group)
+            return 0
+        flushed = self._flush_offline(group, codec) if group.offline else 0
+        if online:
+            self.catch_up(group)
+            self._trim(group)
         return flushed
 
     def _flush_offline(self, group: FeatureGroup, codec: ValueCodec) -> int:
@@ -105,24 +142,6 @@ class Appliers:
             through = min(through, self._online.position(group))
         if through:
             self._log.trim(group, through)
-
-    def check_online(self, group: FeatureGroup) -> None:
-        """Refuse to go on with an online store that lost what it had applied.
-
-        Raises:
-            Unavailable: the log was trimmed past the store's position.
-        """
-        if self._online.abilities.fused or not group.online or not group.offline:
-            return
-        trimmed = self._offline.position(group, LOG_APP)
-        first = next(iter(self._log.read(group, 0, 1)), None)
-        held = self._online.position(group)
-        if trimmed > held and (first is None or first[0] > held + 1):
-            raise Unavailable(
-                f"the online store has lost records of group {group.name!r}",
-                subject=f"feature group {group.name!r}",
-                hint=f"run `tilth rebuild {group.name}`: the offline store has everything",
-            )
 
     def _lock(self, group: FeatureGroup) -> FileLock:
         if group.number not in self._held:

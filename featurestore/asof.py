@@ -14,14 +14,13 @@ from featurestore.parts import Parts, View
 from featurestore.records import fold, is_visible
 from featurestore.scans import rows_of
 from featurestore.values import parse_instant
-from foundation.errors import NotSupported
 
 __all__ = ["history_of", "record_as_of"]
 
 
 def history_of(parts: Parts, name: str, key: object, *, as_of: datetime | None) -> pa.Table:
     """Every row of a key written up to an instant, in (event time, rank) order, system columns included."""
-    view = parts.view(name)
+    view = parts.offline_view(name)
     return _rows(parts, view, key, None if as_of is None else parse_instant(as_of, "as_of", zone=None))
 
 
@@ -44,7 +43,7 @@ def record_as_of(
         as_of: rows written later do not exist; expiry is judged at this instant too.
         at: rows with a later event time do not exist; expiry is judged here when given.
     """
-    view = parts.view(name)
+    view = parts.offline_view(name)
     places = None if features is None else view.codec.places(features)
     written = None if as_of is None else parse_instant(as_of, "as_of", zone=None)
     moment = None if at is None else parse_instant(at, "at", zone=None)
@@ -62,14 +61,8 @@ def record_as_of(
 
 
 def _rows(parts: Parts, view: View, key: object, as_of: int | None) -> pa.Table:
-    if not view.group.offline:
-        raise NotSupported(
-            f"group {view.group.name!r} has no offline store, so no history",
-            subject=f"feature group {view.group.name!r}",
-            hint="create the group with offline=True",
-        )
     canonical = view.codec.key(key)
-    parts.settle(view)
+    parts.settle(view, online=False)
     shown = view.codec.shown_key(canonical)
     snapshot = parts.offline.snapshot(view.group)
     return rows_of(snapshot, shown if isinstance(shown, tuple) else (shown,), as_of=as_of)

@@ -35,7 +35,7 @@ from featurestore.writes.pending import PendingLoad, PendingLoads
 from foundation.checks import Suite
 from foundation.clock import Clock, micros_of_delta
 from foundation.engines import Scan
-from foundation.errors import InvalidInput
+from foundation.errors import InvalidInput, Unavailable
 from foundation.locks import FileLock
 from foundation.progress import Progress, Silent
 
@@ -94,6 +94,7 @@ class LoadReport:
         version: offline table version after the load.
         seconds: wall time.
         reasons: rejected rows by reason.
+        readable: False when the online store was away; the rows are durable and go online with the next flush.
     """
 
     load: str
@@ -104,6 +105,7 @@ class LoadReport:
     version: int
     seconds: float
     reasons: dict[str, int] = field(default_factory=dict)
+    readable: bool = True
 
 
 class Loader:
@@ -121,6 +123,7 @@ class Loader:
         locks: Path,
         future_bound: timedelta,
         threads: int,
+        settled: Callable[[FeatureGroup], None],
     ) -> None:
         self._log = log
         self._online = online
@@ -131,6 +134,7 @@ class Loader:
         self._locks = locks
         self._future = micros_of_delta(future_bound)
         self._threads = threads
+        self._settled = settled
 
     def run(self, group: FeatureGroup, codec: ValueCodec, scan: Scan, options: LoadOptions) -> LoadReport:
         """Load a source; all of it is visible, or none.
@@ -172,7 +176,10 @@ class Loader:
             except BaseException:
                 self._offline.discard(group, writing.written())
                 raise
-        published = self._publish(group, codec, load)
+        try:
+            published, readable = self._publish(group, codec, load), True
+        except Unavailable:
+            published, readable = 0, False
         progress.done()
         return LoadReport(
             load,
@@ -183,6 +190,7 @@ class Loader:
             version,
             time.perf_counter() - started,
             _reasons(rejected),
+            readable,
         )
 
     def run_online(
@@ -324,6 +332,7 @@ class Loader:
                 for rows in newest_rows(self._offline.snapshot(group), codec, pending.runs):
                     self._online.apply(group, rows)
                     published += len(rows)
+                self._settled(group)
                 self._pending.finish(group, load)
         return published
 

@@ -10,9 +10,9 @@ from featurestore.parts import Parts, View
 from featurestore.saved import SavedDatasets
 from featurestore.values import ValueCodec
 from foundation.clock import micros_of_delta
-from foundation.errors import InUse
+from foundation.errors import InUse, Unavailable
 
-__all__ = ["VacuumReport", "delete_group", "flush", "vacuum"]
+__all__ = ["VacuumReport", "delete_group", "flush", "settle_all", "vacuum"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def delete_group(parts: Parts, name: str, *, offline: str, saved: SavedDatasets)
     group = parts.groups.begin_delete(name, offline=offline)
     if group.offline and offline == "keep":
         # After the mark, so that nothing acknowledged comes in behind this flush.
-        parts.settle(View(group, ValueCodec(group), 0))
+        parts.settle(View(group, ValueCodec(group), 0), online=False)
     parts.online.drop(group)
     parts.log.drop(group)
     parts.pending.drop(group)
@@ -55,6 +55,16 @@ def flush(parts: Parts, name: str | None) -> int:
     return sum(parts.settle(parts.view(each.name)) for each in _groups(parts, name))
 
 
+def settle_all(parts: Parts) -> None:
+    """Flush every group as far as its stores can be reached."""
+    for group in _groups(parts, None):
+        view = parts.view(group.name)
+        try:
+            parts.settle(view)
+        except Unavailable:
+            parts.settle(view, online=False)
+
+
 def vacuum(parts: Parts, name: str, *, saved: SavedDatasets, older_than: timedelta | None) -> VacuumReport:
     """Delete offline files no version younger than the promise, and no saved dataset, needs.
 
@@ -64,7 +74,7 @@ def vacuum(parts: Parts, name: str, *, saved: SavedDatasets, older_than: timedel
         saved: keeps the versions it is pinned to.
         older_than: keep what was current within this time; None for the setting ``time_travel``.
     """
-    view = parts.view(name)
+    view = parts.offline_view(name)
     parts.settle(view)
     keep = parts.workspace.settings.time_travel if older_than is None else older_than
     pinned = saved.pinned_versions(view.group)

@@ -420,7 +420,7 @@ class FeatureStore:
         self, name: str, *, limit: int = 100, token: str | None = None, include_deleted: bool = False
     ) -> RecordPage:
         """List the keys that have a record online, a page at a time; soft-deleted ones on request."""
-        view = self._parts.view(name)
+        view = self._parts.online_view(name)
         return reads.list_page(
             self._parts.online,
             view.codec,
@@ -515,7 +515,7 @@ class FeatureStore:
             full: leave one sorted run; False merges only where the sizes make it pay.
             progress: told about rows as they are merged.
         """
-        view = self._parts.view(name)
+        view = self._parts.offline_view(name)
         self._parts.settle(view)
         memory = self.workspace.settings.memory
         return compact(self._parts.offline, view.group, full=full, memory=memory, progress=progress)
@@ -558,13 +558,15 @@ class FeatureStore:
     @operation
     def quarantined(self, name: str, *, load: str | None = None, limit: int = 1000) -> pa.Table:
         """Rows loads of a group refused, newest first: load, time, row number, field, reason, record as JSON."""
+        if limit < 1:
+            raise InvalidInput(f"limit {limit} is out of range", subject="limit", hint="1 or more")
         return self._parts.quarantine.read(self._parts.view(name).group, load=load, limit=limit)
 
     @operation
     def export(self, name: str, destination: str | Path, *, progress: Progress | None = None) -> ExportReport:
         """Write a group's history as Parquet in SageMaker's offline layout."""
-        view = self._parts.view(name)
-        self._parts.settle(view)
+        view = self._parts.offline_view(name)
+        self._parts.settle(view, online=False)
         return export_sagemaker(self._parts.offline.snapshot(view.group), destination, progress=progress)
 
     @operation
@@ -583,11 +585,14 @@ class FeatureStore:
         return view
 
     def close(self) -> None:
-        """Flush what was acknowledged and let go of the workspace; closing twice does no harm."""
+        """Flush what was acknowledged and let go of the workspace; closing twice does no harm.
+
+        An online store that is away keeps nothing from closing: what it lacks stays in the log.
+        """
         if self._open:
             self._open = False
             try:
-                maintenance.flush(self._parts, None)
+                maintenance.settle_all(self._parts)
             finally:
                 self._parts.close()
 

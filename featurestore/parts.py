@@ -16,6 +16,7 @@ from featurestore.loads import Loader
 from featurestore.offline import Snapshot
 from featurestore.offline.delta import DeltaStore
 from featurestore.online import OnlineStore
+from featurestore.online.deferred import DeferredStore
 from featurestore.online.embedded import DATABASES as STORE_DATABASES
 from featurestore.online.embedded import EmbeddedStore
 from featurestore.quarantine import Quarantine
@@ -27,7 +28,7 @@ from featurestore.writes.embedded import DATABASES as LOG_DATABASES
 from featurestore.writes.embedded import EmbeddedLog
 from featurestore.writes.pending import PendingLoads
 from foundation.clock import micros_of_delta
-from foundation.errors import InvalidInput, NotFound, NotSupported, Unavailable
+from foundation.errors import InvalidInput, NotSupported, Unavailable
 from foundation.files import Files
 from foundation.lmdb import Environment, Usage
 from foundation.workspace import Workspace
@@ -37,6 +38,7 @@ __all__ = ["Parts", "View"]
 _BACKENDS = {"redis": "featurestore.online.redis", "rediss": "featurestore.online.redis"}
 _TRIES = 40
 _PAUSE = 0.025
+_DOUBT = 1.0
 
 Result = TypeVar("Result")
 
@@ -84,10 +86,12 @@ class Parts:
             locks=locks,
             future_bound=settings.future_bound,
             threads=self.threads,
+            settled=self.appliers.settle_load,
         )
         self.future_bound = micros_of_delta(settings.future_bound)
         self._views: dict[str, View] = {}
         self._unflushed: dict[int, int] = {}
+        self._doubted: dict[int, float] = {}
         self.catalog.on_change = self.log.mirror
 
     def _open_online(self, url: str) -> OnlineStore:
@@ -100,8 +104,7 @@ class Parts:
                 subject="setting online",
                 hint="use embedded:, redis://host:port/0 or redis+cluster://host:port",
             )
-        store: OnlineStore = import_module(_BACKENDS[scheme]).RedisStore(url, self.workspace.id)
-        return store
+        return DeferredStore(lambda: import_module(_BACKENDS[scheme]).RedisStore(url, self.workspace.id))
 
     # -- groups -----------------------------------------------------------------------------------------------------
 
@@ -138,7 +141,21 @@ class Parts:
             if view.generation >= generation:
                 return view, held
         view = self.online_view(name)
-        return view, self.online.get_many(view.group, (view.codec.key(key),))[0]
+        held = self.online.get_many(view.group, (view.codec.key(key),))[0]
+        if held is None:
+            self.doubt(view)
+        return view, held
+
+    def doubt(self, view: View) -> None:
+        """A record is missing: make sure that the online store has not lost its memory; asked once a second at most.
+
+        Raises:
+            Unavailable: it has.
+        """
+        now = time.monotonic()
+        if now - self._doubted.get(view.group.number, 0.0) > _DOUBT:
+            self.appliers.check_online(view.group)
+            self._doubted[view.group.number] = now
 
     def online_view(self, name: str) -> View:
         """The group, refused when it is not kept online."""
@@ -148,6 +165,17 @@ class Parts:
                 f"group {name!r} has no online store",
                 subject=f"feature group {name!r}",
                 hint="create the group with online=True, or read its history",
+            )
+        return view
+
+    def offline_view(self, name: str) -> View:
+        """The group, refused when it is not kept offline."""
+        view = self.view(name)
+        if not view.group.offline:
+            raise NotSupported(
+                f"group {name!r} has no offline store, so no history",
+                subject=f"feature group {name!r}",
+                hint="create the group with offline=True",
             )
         return view
 
@@ -190,17 +218,12 @@ class Parts:
         """A group's offline table: a given version, or the latest with everything acknowledged flushed into it.
 
         Raises:
-            NotFound: no such group or version, or the group is not kept offline.
+            NotFound: no such group or version.
+            NotSupported: the group is not kept offline.
         """
-        view = self.view(name)
-        if not view.group.offline:
-            raise NotFound(
-                f"group {name!r} has no offline store",
-                subject=f"feature group {name!r}",
-                hint="create the group with offline=True",
-            )
+        view = self.offline_view(name)
         if version is None:
-            self.settle(view)
+            self.settle(view, online=False)
         return self.offline.snapshot(view.group, version)
 
     def commit_of(self, name: str, run: str) -> int | None:
@@ -231,14 +254,20 @@ class Parts:
         number = batch.group.number
         self._unflushed[number] = self._unflushed.get(number, 0) + receipt.count
         if self._unflushed[number] >= self.workspace.settings.flush_rows:
-            self.settle(self.view(batch.group.name))
+            self.settle(self.view(batch.group.name), online=receipt.readable)
         return receipt
 
-    def settle(self, view: View) -> int:
-        """Bring both stores of a group up to everything acknowledged so far; return rows committed offline."""
+    def settle(self, view: View, *, online: bool = True) -> int:
+        """Bring the stores of a group up to everything acknowledged so far; return rows committed offline.
+
+        Args:
+            view: the group.
+            online: False to leave the online store alone, which may be away.
+        """
         self._unflushed[view.group.number] = 0
-        self.loader.recover(view.group, view.codec)
-        return self.appliers.flush(view.group, view.codec)
+        if online:
+            self.loader.recover(view.group, view.codec)
+        return self.appliers.flush(view.group, view.codec, online=online)
 
     def verifier(self, view: View) -> Verifier:
         """The checker of a group."""
@@ -247,7 +276,7 @@ class Parts:
             self.online,
             self.offline,
             view.codec,
-            settle=lambda: self.settle(view),
+            settle=lambda online: self.settle(view, online=online),
             now=self.clock.now,
         )
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from featurestore.apply import LOG_APP, offline_table
+from featurestore.apply import LOG_APP, OnlineLost, offline_table
 from featurestore.loads import rows_from
 from featurestore.offline import Change, OfflineStore, Snapshot
 from featurestore.online import OnlineStore
@@ -92,7 +92,7 @@ class Verifier:
     Args:
         log, online, offline: the stores.
         codec: of the group.
-        settle: brings both stores up to the log's end.
+        settle: brings the stores up to the log's end; called with False where the online one is to be left alone.
         now: the present instant.
     """
 
@@ -103,7 +103,7 @@ class Verifier:
         offline: OfflineStore,
         codec: ValueCodec,
         *,
-        settle: Callable[[], object],
+        settle: Callable[[bool], object],
         now: Callable[[], int],
     ) -> None:
         self._log = log
@@ -117,7 +117,9 @@ class Verifier:
     def verify(self, *, sample: float | None = None, repair: bool = False) -> VerifyReport:
         """Compare every key, or a share of them chosen by hash (so the same keys every time)."""
         started = time.perf_counter()
-        self._settle()
+        if repair:
+            self._rebuild_if_lost()
+        self._settle_both()
         now = self._now()
         snapshot = self._offline.snapshot(self._group)
         checked, cells, single, suspects = self._first_pass(snapshot, sample)
@@ -138,6 +140,19 @@ class Verifier:
             now=now,
             seconds=time.perf_counter() - started,
         )
+
+    def _settle_both(self) -> None:
+        """Both stores up to date; one that lost its memory stays as it is, and everything in it shows as different."""
+        try:
+            self._settle(True)
+        except OnlineLost:
+            self._settle(False)
+
+    def _rebuild_if_lost(self) -> None:
+        try:
+            self._settle(True)
+        except OnlineLost:
+            self.rebuild_online()
 
     def _first_pass(self, snapshot: Snapshot, sample: float | None) -> tuple[int, int, int, list[bytes]]:
         """(keys, cells, single-store keys, keys that seem to differ)."""
@@ -193,9 +208,12 @@ class Verifier:
 
     def _judge(self, keys: Sequence[bytes]) -> dict[bytes, Difference]:
         # Everything up to this position was applied before the records are read; a later one shows in its own rank.
-        reached = self._log.head(self._group) if self._online.abilities.fused else self._online.position(self._group)
+        # A store that lost its memory is held to what it had reached before.
+        fused = self._online.abilities.fused
+        reached = self._log.head(self._group) if fused else self._online.position(self._group)
+        reached = max(reached, self._log.marked(self._group))
         held = self._online.get_many(self._group, keys)
-        self._settle()
+        self._settle_both()
         snapshot = self._offline.snapshot(self._group)
         found = {}
         for key, stored in zip(keys, held, strict=True):
@@ -213,7 +231,7 @@ class Verifier:
         for _ in range(_ROUNDS):
             if not remaining:
                 break
-            self._settle()
+            self._settle_both()
             truth = self._offline.snapshot(self._group)
             for key in remaining:
                 self._online.replace(self._group, key, self._expected(truth, key, self._log.head(self._group)))
@@ -262,21 +280,22 @@ class Verifier:
         """
         self._online.drop(self._group)
         while True:
-            self._settle()
+            self._settle(False)
             position = self._offline.position(self._group, LOG_APP)
             count = 0
             for rows in _latest(self._codec, self._offline.snapshot(self._group)):
                 self._online.apply(self._group, rows)
                 count += len(rows)
             pairs = self._log.read(self._group, position, 1_000_000)
-            self._online.apply(self._group, [row for _, row in pairs], pairs[-1][0] if pairs else position)
+            reached = max(position, self._log.marked(self._group), pairs[-1][0] if pairs else 0)
+            self._online.apply(self._group, [row for _, row in pairs], reached)
             if self._offline.position(self._group, LOG_APP) == position:
                 return count
 
     def rebuild_offline(self) -> int:
         """Add to the offline table every online record it lacks; return how many. Nothing offline is taken away."""
         self._offline.create(self._group)
-        self._settle()
+        self._settle_both()
         snapshot = self._offline.snapshot(self._group)
         added: list[Row] = []
         after = b""

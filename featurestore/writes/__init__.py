@@ -78,6 +78,12 @@ class WriteLog(Protocol):
     def trim(self, group: FeatureGroup, through: int) -> None:
         """Forget rows up to and including a sequence; the caller has made them durable elsewhere."""
 
+    def mark(self, group: FeatureGroup, position: int) -> None:
+        """Remember, durably, that the stores had applied everything up to a position; ``trim`` does so too."""
+
+    def marked(self, group: FeatureGroup) -> int:
+        """The last position remembered: a store that is behind it has lost what it held."""
+
     def seen(self, group: FeatureGroup, producer: str) -> int:
         """The last sequence accepted from a producer, 0 for none."""
 

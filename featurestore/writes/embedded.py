@@ -196,8 +196,21 @@ class EmbeddedLog:
 
     def trim(self, group: FeatureGroup, through: int) -> None:
         """Forget rows up to a sequence, and idempotency keys past their day, a thousand a transaction."""
+        self.mark(group, through)
         self._delete(self._log, _PLACE.pack(group.number, 0), _PLACE.pack(group.number, through))
         self._forget_requests(group)
+
+    def mark(self, group: FeatureGroup, position: int) -> None:
+        """Remember, durably, that the stores had applied everything up to a position."""
+        if position > self.marked(group):
+            with self._environment.write() as transaction:
+                transaction.put(_mark(group.number), _COUNTER.pack(position), db=self._state)
+
+    def marked(self, group: FeatureGroup) -> int:
+        """The last position remembered: a store that is behind it has lost what it held."""
+        with self._environment.begin(db=self._state) as transaction:
+            data = transaction.get(_mark(group.number))
+        return 0 if data is None else int(_COUNTER.unpack(data)[0])
 
     def _forget_requests(self, group: FeatureGroup) -> None:
         """Requests are few and small; those of one group are walked whole, and only when some exist."""
@@ -269,6 +282,10 @@ def check_newer(group: FeatureGroup, row: Row, held: int | None) -> None:
 
 def _counter(number: int) -> bytes:
     return b"sequence" + _GROUP.pack(number)
+
+
+def _mark(number: int) -> bytes:
+    return b"marked" + _GROUP.pack(number)
 
 
 def _producer(number: int, producer: str) -> bytes:
