@@ -241,4 +241,7 @@ def _shown(value: object) -> str:
 
 
 def _said(hint: Any) -> str:  # noqa: ANN401
-    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else re.sub(r"\b(typing|collections\.abc|datetime|pathlib)\.", "", str(hint))
+    """A hint as a reader would write it."""
+    if isinstance(hint, type) and not typing.get_args(hint):
+        return hint.__name__
+    return re.sub(r"\b(typing|collections\.abc|datetime|pathlib)\.", "", str(hint))

@@ -99,6 +99,10 @@ def winners(
             return [], DELETED
         late = _late(winner, time, asked)
         return ([], late) if late else ([winner], 0)
+    return _recent(candidates, asked, time)
+
+
+def _recent(candidates: list[Rec], asked: Any, time: int) -> tuple[list[Rec], int]:
     taken: list[Rec] = []
     for event in sorted({row.event for row in candidates}, reverse=True):
         best = max((row for row in candidates if row.event == event), key=lambda row: row.rank)
