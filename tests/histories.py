@@ -9,7 +9,6 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from hypothesis import strategies as st
 from oracle import Rec
 
 from featurestore.groups import define_group
@@ -76,78 +75,80 @@ def write(files, group, path, table, row_group_size=None, **options):
     return Run(path, len(table), Path(target).stat().st_size)
 
 
-INSTANTS = st.integers(0, 9)
+def maybe(chance, value, odds=2):
+    """The value once in ``odds`` times, else None."""
+    return value if chance.randrange(odds) == 0 else None
 
 
-@st.composite
-def histories(draw, kinds=tuple(KEYS)):
-    """(kind of key, list of runs; a run is (rows, committed_at, row group size, lacks a column, statistics?))."""
-    kind = draw(st.sampled_from(kinds))
-    pool = KEYS[kind][1]
-    special = draw(st.sampled_from(["plain", "plain", "soft", "hard", "all"]))
-    count = draw(st.integers(0, 24))
-    replaces = draw(st.sampled_from(["keep", "replace", "mixed"]))
-    runs = [[] for _ in range(draw(st.integers(1, 4)))]
+def history_of(chance):
+    """(kind of key, runs); a run is (rows, committed_at, rows of a row group, lacks columns, has statistics)."""
+    kind = chance.choice(list(KEYS))
+    pool = KEYS[kind][1][: chance.choice([1, 2, 4])]
+    special = chance.choice(["plain", "soft", "hard", "all", "all"])
+    replaces = chance.choice(["keep", "replace", "mixed"])
     shapes = [
-        (
-            draw(st.sampled_from([0, 0, 4, 8])),
-            draw(st.sampled_from([1, 2, 3, 100])),
-            draw(st.booleans()),
-            draw(st.booleans()),
-        )
-        for _ in runs
+        (chance.choice([0, 0, 4, 8]), chance.choice([1, 2, 3, 100]), chance.random() < 0.2, chance.random() < 0.7)
+        for _ in range(chance.choice([1, 1, 2, 4]))
     ]
-    for sequence in range(1, count + 1):
-        where = draw(st.integers(0, len(runs) - 1))
+    runs = [[] for _ in shapes]
+    for sequence in range(1, chance.choice([4, 12, 30])):
+        where = chance.randrange(len(runs))
         committed, _, lacks, _ = shapes[where]
-        sign = {"keep": -1, "replace": 1}.get(replaces) or draw(st.sampled_from([-1, 1]))
-        hard = special in ("hard", "all") and draw(st.integers(0, 5)) == 0
-        deleted = hard or (special in ("soft", "all") and draw(st.integers(0, 3)) == 0)
-        event = draw(INSTANTS)
+        sign = {"keep": -1, "replace": 1}.get(replaces) or chance.choice([-1, 1])
+        hard = special in ("hard", "all") and chance.randrange(6) == 0
+        deleted = hard or (special in ("soft", "all") and chance.randrange(4) == 0)
+        event = chance.randint(0, 9)
         values = values_of(sequence) if not deleted else dict.fromkeys(values_of(0))
         if lacks:
             values["s"] = None
         runs[where].append(
             Rec(
-                key=draw(st.sampled_from(pool)),
+                key=chance.choice(pool),
                 event=event,
                 rank=sign * sequence,
-                write=max(draw(INSTANTS), committed),
-                known=draw(st.one_of(st.none(), INSTANTS)) if special == "all" else None,
+                write=max(chance.randint(0, 9), committed),
+                known=maybe(chance, chance.randint(0, 9)) if special == "all" else None,
                 deleted=deleted,
                 hard=hard,
-                expires=draw(st.one_of(st.none(), st.integers(event, 12))) if special in ("soft", "all") else None,
-                offline_only=draw(st.integers(0, 5)) == 0,
+                expires=maybe(chance, chance.randint(event, 12), 3) if special in ("soft", "all") else None,
+                offline_only=chance.randrange(6) == 0,
                 values=values,
             )
         )
     return kind, [(rows, *shape) for rows, shape in zip(runs, shapes, strict=True)]
 
 
-@st.composite
-def questions(draw):
-    maybe = st.one_of(st.none(), INSTANTS)
-    label = draw(st.integers(0, 3)) == 0
+def question_of(chance):
+    """A question with some options on."""
+    label = chance.randrange(4) == 0
+    start, end = maybe(chance, chance.randint(0, 6)), maybe(chance, chance.randint(3, 9))
     return Asked(
         features=tuple(name for name, _ in FEATURES),
-        inclusive=draw(st.booleans()),
-        max_age=draw(st.one_of(st.none(), st.none(), st.integers(0, 6))),
-        as_of=draw(maybe),
-        event_range=(draw(st.one_of(st.none(), INSTANTS)), draw(maybe)) if draw(st.booleans()) else (None, None),
-        include_deleted=draw(st.booleans()),
-        recent=draw(st.one_of(st.none(), st.integers(1, 4))) if not label else None,
-        label_within=draw(st.integers(0, 6)) if label else None,
-        matured_by=draw(st.integers(5, 20)),
+        inclusive=chance.random() < 0.5,
+        max_age=maybe(chance, chance.randint(0, 6), 3),
+        as_of=maybe(chance, chance.randint(2, 9), 3),
+        event_range=(start, end) if chance.randrange(3) == 0 else (None, None),
+        include_deleted=chance.randrange(4) == 0,
+        recent=maybe(chance, chance.randint(1, 4), 3) if not label else None,
+        label_within=chance.randint(0, 6) if label else None,
+        matured_by=chance.randint(5, 20),
     )
 
 
-def spines(pool):
-    part = st.sampled_from(pool)
-    nulled = part.map(lambda key: (None, *key[1:])) | part.map(lambda key: (*key[:-1], None))
-    key = st.one_of(part, part, part, part, nulled)
-    return st.lists(
-        st.tuples(key, st.one_of(st.none(), st.integers(-1, 11)), st.one_of(st.none(), INSTANTS)), max_size=20
-    )
+def spine_of(chance, kind):
+    """(key, time, known by) of each row, a null here and there."""
+    pool = KEYS[kind][1]
+
+    def key():
+        whole = list(chance.choice(pool[: chance.choice([1, 2, 4])]))
+        if chance.randrange(12) == 0:
+            whole[chance.randrange(len(whole))] = None
+        return tuple(whole)
+
+    def instant():
+        return None if chance.randrange(12) == 0 else chance.randint(-1, 11)
+
+    return [(key(), instant(), instant()) for _ in range(chance.choice([0, 3, 12, 25]))]
 
 
 def spine_rows(group, lines, known):
