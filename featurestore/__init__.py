@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from featurestore.certificate import LeakCertificate
-from featurestore.datasets import Dataset, DatasetBuilder
+from featurestore.datasets.builder import Dataset, DatasetBuilder
+from featurestore.datasets.certificate import LeakCertificate
+from featurestore.datasets.naive import NaiveComparison, naive_latest
+from featurestore.datasets.saved import SavedDataset
 from featurestore.groups import FeatureDefinition, FeatureGroup
 from featurestore.health import Finding
-from featurestore.loads import LoadReport
-from featurestore.naive import NaiveComparison, naive_latest
+from featurestore.loading.loads import LoadReport
 from featurestore.operations import FeatureStore
 from featurestore.operations import open_store as open
 from featurestore.reads import Answer, BatchAnswer, RecordPage
-from featurestore.saved import SavedDataset
 from featurestore.writes import Receipt
 
 __all__ = [

@@ -8,11 +8,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from featurestore.loads import rows_from
+from featurestore.loading.loads import rows_from
 from featurestore.online.codec import decode_values, stored_of
 from featurestore.parts import Parts, View
+from featurestore.pit.scans import rows_of
 from featurestore.records import fold, is_visible
-from featurestore.scans import rows_of
 from featurestore.values import parse_instant
 
 __all__ = ["history_of", "record_as_of"]

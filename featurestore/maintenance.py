@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
+from featurestore.datasets.saved import SavedDatasets
 from featurestore.groups import FeatureGroup
 from featurestore.parts import Parts, View
-from featurestore.saved import SavedDatasets
 from featurestore.values import ValueCodec
 from foundation.clock import micros_of_delta
 from foundation.errors import InUse, Unavailable

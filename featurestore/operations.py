@@ -13,18 +13,18 @@ import pyarrow as pa
 from featurestore import maintenance, reads, writing
 from featurestore.administration import GROUP_KIND, GroupPage
 from featurestore.asof import history_of, record_as_of
-from featurestore.datasets import DatasetBuilder, start_dataset
+from featurestore.datasets.builder import DatasetBuilder, start_dataset
+from featurestore.datasets.retrieval import Retrieval, retrieve
+from featurestore.datasets.saved import SavedDatasets
 from featurestore.groups import FeatureGroup
 from featurestore.health import Finding, examine
-from featurestore.loads import LoadOptions, LoadReport
+from featurestore.loading.loads import LoadOptions, LoadReport
 from featurestore.maintenance import VacuumReport
 from featurestore.offline.compaction import CompactionReport, compact
 from featurestore.offline.export import ExportReport, export_sagemaker
 from featurestore.online import ConcurrentReads
 from featurestore.parts import Parts, View
 from featurestore.reads import Answer, BatchAnswer, RecordPage
-from featurestore.retrieval import Retrieval, retrieve
-from featurestore.saved import SavedDatasets
 from featurestore.values import parse_instant
 from featurestore.verify import VerifyReport
 from featurestore.writes import Receipt

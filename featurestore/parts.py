@@ -12,14 +12,14 @@ from typing import TypeVar
 from featurestore.administration import Groups
 from featurestore.apply import Appliers
 from featurestore.groups import FeatureGroup
-from featurestore.loads import Loader
+from featurestore.loading.loads import Loader
+from featurestore.loading.quarantine import Quarantine
 from featurestore.offline import Snapshot
 from featurestore.offline.delta import DeltaStore
 from featurestore.online import OnlineStore
 from featurestore.online.deferred import DeferredStore
 from featurestore.online.embedded import DATABASES as STORE_DATABASES
 from featurestore.online.embedded import EmbeddedStore
-from featurestore.quarantine import Quarantine
 from featurestore.records import Stored
 from featurestore.values import ValueCodec
 from featurestore.verify import Verifier

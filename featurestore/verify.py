@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from featurestore.apply import LOG_APP, OnlineLost, offline_table
-from featurestore.loads import rows_from
+from featurestore.loading.loads import rows_from
 from featurestore.offline import Change, OfflineStore, Snapshot
 from featurestore.online import OnlineStore
 from featurestore.online.codec import decode_values, stored_of
+from featurestore.pit.scans import latest_rows, rows_of
 from featurestore.records import DELETED, HARD, OFFLINE, ONLINE, Row, Stored, fold
-from featurestore.scans import latest_rows, rows_of
 from featurestore.values import ValueCodec
 from featurestore.writes import WriteLog
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from featurestore.groups import FeatureGroup, check_ttl
-from featurestore.loads import LoadOptions, LoadReport
+from featurestore.loading.loads import LoadOptions, LoadReport
 from featurestore.parts import Parts, View
 from featurestore.records import DELETED, HARD, OFFLINE, ONLINE, Row, expiry_of
 from featurestore.values import parse_instant

@@ -13,7 +13,7 @@ from oracle import Rec
 
 from featurestore.groups import define_group
 from featurestore.offline import Run, Snapshot, offline_schema
-from featurestore.questions import Asked, SpineRows
+from featurestore.pit.questions import Asked, SpineRows
 from foundation.files.local import LocalFiles
 from foundation.schema import Schema
 

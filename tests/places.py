@@ -28,7 +28,7 @@ def at(hours: float) -> datetime:
 
 
 class Place:
-    """Implements ``featurestore.building.Groups``; its clock stands still until a test moves it."""
+    """Implements ``featurestore.datasets.building.Groups``; its clock stands still until a test moves it."""
 
     threads = 2
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import featurestore
-from featurestore.questions import Asked
+from featurestore.pit.questions import Asked
 from foundation.clock import Clock, instant_of
 from foundation.errors import Conflict
 
