@@ -361,7 +361,7 @@ def _decimal(name: str, kind: ColumnType) -> Convert:
                 number = Decimal(value)
                 if (
                     number.is_finite()
-                    and abs(number) < bound
+                    and -bound < number < bound
                     and number == (fixed := number.quantize(step, context=_EXACT))
                 ):
                     return str(fixed if fixed else fixed.copy_abs())

@@ -250,6 +250,7 @@ def delete(
 def group_document(group: FeatureGroup) -> dict[str, Any]:
     """A group as plain JSON, moments as ISO 8601."""
     document = group.to_document()
+    document["ttl"] = None if group.ttl is None else group.ttl.total_seconds()
     for name in ("created_at", "updated_at"):
         document[name] = moment_of(document[name]).isoformat()
     del document["number"], document["folder"]

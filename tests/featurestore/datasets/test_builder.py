@@ -483,7 +483,7 @@ def test_a_full_disk_is_named_and_nothing_is_left(place, weather, tmp_path, way)
 
 def test_one_row_too_few_from_below_is_an_error(place, weather, monkeypatch):
     """Should the join ever lose a row, no dataset comes out."""
-    from featurestore import building
+    from featurestore.datasets import building
 
     name, spine = weather
     whole = building.answer
