@@ -120,9 +120,13 @@ class Report:
         if path.exists():
             held = json.loads(path.read_text(encoding="utf-8"))
             if all(held.get(part) == now[part] for part in ("about", "machine")):
-                now |= {part: held[part] | now[part] for part in ("tables", "versions", "at")}
+                now |= {part: now[part] | _absent(held[part], now[part]) for part in ("tables", "versions", "at")}
         path.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
         return path
+
+
+def _absent(held: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in held.items() if name not in now}
 
 
 def say(text: str) -> None:

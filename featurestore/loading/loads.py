@@ -32,6 +32,7 @@ from featurestore.records import DELETED, LAST_INSTANT, OFFLINE, ONLINE, Row
 from featurestore.values import ValueCodec
 from featurestore.writes import Receipt, WriteLog
 from featurestore.writes.pending import PendingLoad, PendingLoads
+from foundation.ahead import ahead
 from foundation.checks import Suite
 from foundation.clock import Clock, micros_of_delta
 from foundation.engines import Scan
@@ -329,9 +330,10 @@ class Loader:
         published = 0
         for pending in self._pending.of(group):
             if pending.load == load:
-                for rows in newest_rows(self._offline.snapshot(group), codec, pending.runs):
-                    self._online.apply(group, rows)
-                    published += len(rows)
+                with ahead(newest_rows(self._offline.snapshot(group), codec, pending.runs)) as parts:
+                    for rows in parts:
+                        self._online.apply(group, rows)
+                        published += len(rows)
                 self._settled(group)
                 self._pending.finish(group, load)
         return published

@@ -12,9 +12,10 @@ import polars as pl
 import pyarrow as pa
 
 from featurestore.groups import FeatureGroup
-from featurestore.pit.kernel import Ints
+from featurestore.pit.kernel import Bools, Ints
+from featurestore.pit.packing import pack, sort_pairs
 from featurestore.pit.questions import SpineRows
-from featurestore.pit.reader import Bound, KeyColumn
+from featurestore.pit.reader import Bound, KeyColumn, plain
 from foundation.errors import InvalidInput
 
 __all__ = ["Queries", "key_frame", "key_table", "match_keys", "prepare"]
@@ -78,35 +79,33 @@ def prepare(spine: SpineRows) -> tuple[Queries, np.ndarray]:
     for column in spine.keys.columns:
         if column.null_count:
             usable &= np.asarray(column.is_valid().to_numpy(), np.bool_)
-    times = np.asarray(spine.times, np.int64)
-    rows = np.arange(len(times)) if usable.all() else np.flatnonzero(usable)
-    keys = [_column(f"k{i}", column) for i, column in enumerate(spine.keys.columns)]
-    if len(keys) == 1 and keys[0].dtype != pl.String:
-        # Gathered before NumPy sees it: a column of integers with nulls would become one of floats.
-        values = (keys[0].gather(rows) if len(rows) < len(times) else keys[0]).to_numpy()
-        order = sort_pairs(values, times[rows] if len(rows) < len(times) else times)
-        values = values[order]
+    keys, times = spine.keys, np.asarray(spine.times, np.int64)
+    known = None if spine.known is None else np.asarray(spine.known, np.int64)
+    rows: Ints | None = None
+    if not usable.all():
+        # Filtered before NumPy sees them: a column of integers with nulls would become one of floats.
+        rows = np.flatnonzero(usable)
+        keys, times, known = keys.take(pa.array(rows)), times[rows], None if known is None else known[rows]
+    columns = [plain(_one(column)) for column in keys.columns]
+    frame = key_frame(columns)
+    codes = pack(columns)
+    if codes is not None:
+        order = sort_pairs(codes, times)
+        codes = codes[order]
         changed = np.ones(len(order), np.bool_)
-        changed[1:] = values[1:] != values[:-1]
-        heads = np.flatnonzero(changed)
-        distinct: np.ndarray | pl.DataFrame = values[heads]
-        order = rows[order] if len(rows) < len(times) else order
+        changed[1:] = codes[1:] != codes[:-1]
     else:
-        frame = pl.DataFrame([*keys, pl.Series("t", times), pl.int_range(len(times), eager=True).alias("row")])
-        frame = (frame if len(rows) == len(times) else frame[rows]).sort([*frame.columns[:-1]])
-        changed = np.ones(frame.height, np.bool_)
-        changed[1:] = False
-        for key in keys:
-            column = frame[key.name]
-            changed[1:] |= (column[1:] != column[:-1]).to_numpy()
-        heads = np.flatnonzero(changed)
-        distinct = frame.select([key.name for key in keys])[heads]
-        order = frame["row"].to_numpy()
+        by_key = frame.with_columns(t=times).select(pl.arg_sort_by(pl.all()))
+        order = by_key.to_series().to_numpy().astype(np.int64)
+        changed = _changes(frame[order])
+    heads = np.flatnonzero(changed)
+    single = columns[0] if len(columns) == 1 and isinstance(columns[0], np.ndarray) else None
+    distinct: np.ndarray | pl.DataFrame = frame[order[heads]] if single is None else single[order[heads]]
     queries = Queries(
-        len(times),
-        order,
+        len(usable),
+        order if rows is None else rows[order],
         times[order],
-        None if spine.known is None else np.asarray(spine.known, np.int64)[order],
+        None if known is None else known[order],
         np.append(heads, len(order)),
         distinct,
         distinct if isinstance(distinct, np.ndarray) else _leading(distinct["k0"]),
@@ -114,34 +113,23 @@ def prepare(spine: SpineRows) -> tuple[Queries, np.ndarray]:
     return queries, usable
 
 
-def sort_pairs(keys: Ints, times: Ints) -> Ints:
-    """Order that sorts by key, and inside a key by time as closely as fits.
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    return (
+        column.chunk(0)
+        if column.num_chunks == 1
+        else pa.concat_arrays(column.chunks)
+        if column.num_chunks
+        else (pa.nulls(0, column.type))
+    )
 
-    Key, time and row number are packed into one integer where the key leaves room, coarse in time if need be (searching
-    needs equal keys together; ascending times only make it faster), since one integer sorts several times faster than
-    two do.
-    """
-    count = len(keys)
-    if not count:
-        return np.empty(0, np.int64)
-    row_bits = max(count - 1, 1).bit_length()
-    least, most = int(keys.min()), int(keys.max())
-    key_bits = max(most - least, 1).bit_length()
-    room = 63 - row_bits - key_bits
-    if room < 0:
-        return np.lexsort((times, keys))
-    first, last = int(times.min()), int(times.max())
-    time_bits = max(last - first, 1).bit_length()
-    packed = keys - least
-    packed <<= 63 - key_bits
-    if time_bits < 63:
-        coarse = times - first
-        coarse >>= max(0, time_bits - room)
-        coarse <<= row_bits
-        packed |= coarse
-    packed |= np.arange(count)
-    order: Ints = pl.Series(packed).sort().to_numpy() & ((1 << row_bits) - 1)
-    return order
+
+def _changes(frame: pl.DataFrame) -> Bools:
+    """True at the first row of each run of equal rows."""
+    changed = np.ones(frame.height, np.bool_)
+    changed[1:] = False
+    for column in frame:
+        changed[1:] |= (column[1:] != column[:-1]).to_numpy()
+    return changed
 
 
 def match_keys(queries: Queries, low: int, high: int, keys: Sequence[KeyColumn]) -> Ints:
