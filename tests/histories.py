@@ -20,6 +20,8 @@ from foundation.schema import Schema
 KEYS = {
     "int": ([("id", "Integral")], [(-5,), (2,), (7,), (2**40,)]),
     "text": ([("id", "String")], [("",), ("a",), ("ab",), ("é",)]),
+    "long": ([("id", "String")], [("x" * 30,), ("x" * 29 + "y",), ("a\0",), ("a",)]),
+    "wide": ([("id", "Integral"), ("n", "Integral")], [(-(2**63), 1), (2**63 - 1, 1), (0, 2**62), (0, -(2**62))]),
     "pair": ([("id", "Integral"), ("site", "String")], [(1, "23"), (12, "3"), (1, ""), (2, "b")]),
     "odd": (
         [("id", "Boolean"), ("site", "Date"), ("n", "Integral")],

@@ -1,4 +1,4 @@
-"""Packing keys into one integer that sorts as they do: an integer sorts several times faster than text or several columns."""
+"""Packing keys into one integer that sorts as they do: it sorts several times faster than text or several columns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _LONGEST = 24
 
 
 def pack(columns: Sequence[KeyColumn]) -> Ints | None:
-    """One int64 per key that rises with the key and is equal for equal keys only; None where 62 bits do not do.
+    """One int64 per key that rises with the key and is equal for equal keys only; None where 62 bits do not do (a single
+    column of numbers is its own code).
 
     Numbers are counted from the least. Text takes, byte by byte, as many bits as the bytes at that place differ by, so
     that ``user_000123456`` needs 36: what is the same in all texts needs none.
@@ -28,24 +29,25 @@ def pack(columns: Sequence[KeyColumn]) -> Ints | None:
     Args:
         columns: the key's columns without nulls, int64 or Arrow strings, all of one length.
     """
-    codes = np.zeros(len(columns[0]), np.int64)
+    if len(columns) == 1 and isinstance(columns[0], np.ndarray):
+        return columns[0]
+    codes, bits = np.zeros(len(columns[0]), np.int64), 0
     if not len(codes):
         return codes
-    bits = 0
     for column in columns:
         packed = _pack_numbers(column) if isinstance(column, np.ndarray) else _pack_text(column, _ROOM - bits)
         if packed is None or bits + packed[1] > _ROOM:
-            return packed[0] if packed is not None and len(columns) == 1 else None
+            return None
         codes <<= packed[1]
         codes |= packed[0]
         bits += packed[1]
     return codes
 
 
-def _pack_numbers(column: Ints) -> tuple[Ints, int]:
+def _pack_numbers(column: Ints) -> tuple[Ints, int] | None:
     least, most = int(column.min()), int(column.max())
     bits = (most - least).bit_length()
-    return (column - least, bits) if bits <= _ROOM else (column, bits)
+    return (column - least, bits) if bits <= _ROOM else None
 
 
 def _pack_text(column: pa.StringArray, room: int) -> tuple[Ints, int] | None:
