@@ -20,11 +20,10 @@ _LONGEST = 24
 
 
 def pack(columns: Sequence[KeyColumn]) -> Ints | None:
-    """One int64 per key that rises with the key and is equal for equal keys only; None where 62 bits do not do (a single
-    column of numbers is its own code).
+    """One int64 per key that rises with the key and is equal for equal keys only; None where 62 bits do not do.
 
-    Numbers are counted from the least. Text takes, byte by byte, as many bits as the bytes at that place differ by, so
-    that ``user_000123456`` needs 36: what is the same in all texts needs none.
+    A single column of numbers is its own code. Else numbers are counted from the least, and text takes, byte by byte, as
+    many bits as the bytes at that place differ by: ``user_000123456`` needs 36, what all texts share needs none.
 
     Args:
         columns: the key's columns without nulls, int64 or Arrow strings, all of one length.

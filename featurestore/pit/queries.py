@@ -95,9 +95,9 @@ def prepare(spine: SpineRows) -> tuple[Queries, np.ndarray]:
         changed = np.ones(len(order), np.bool_)
         changed[1:] = codes[1:] != codes[:-1]
     else:
-        by_key = frame.with_columns(t=times).select(pl.arg_sort_by(pl.all()))
-        order = by_key.to_series().to_numpy().astype(np.int64)
-        changed = _changes(frame[order])
+        by_key = frame.with_columns(t=times, row=np.arange(len(times))).sort([*frame.columns, "t"])
+        order = by_key["row"].to_numpy()
+        changed = _changes(by_key.select(frame.columns))
     heads = np.flatnonzero(changed)
     single = columns[0] if len(columns) == 1 and isinstance(columns[0], np.ndarray) else None
     distinct: np.ndarray | pl.DataFrame = frame[order[heads]] if single is None else single[order[heads]]
