@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from featurestore.pit.arrays import cells, null_mask, width_of
 from featurestore.pit.kernel import Bools, Ints
-from featurestore.pit.reader import Reader, Unit, cells, null_mask, width_of
+from featurestore.pit.reader import Reader, Unit
 from featurestore.pit.search import each_unit
 
 __all__ = ["array_of", "gather"]

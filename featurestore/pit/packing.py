@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from featurestore.pit.arrays import KeyColumn
 from featurestore.pit.kernel import Bools, Ints
-from featurestore.pit.reader import KeyColumn
 
 __all__ = ["pack", "sort_pairs"]
 
@@ -22,8 +22,8 @@ _LONGEST = 24
 def pack(columns: Sequence[KeyColumn]) -> Ints | None:
     """One int64 per key that rises with the key and is equal for equal keys only; None where 62 bits do not do.
 
-    A single column of numbers is its own code. Else numbers are counted from the least, and text takes, byte by byte, as
-    many bits as the bytes at that place differ by: ``user_000123456`` needs 36, what all texts share needs none.
+    A single column of numbers is its own code. Else numbers are counted from the least, and text takes, byte by byte,
+    as many bits as the bytes at that place differ by: ``user_000123456`` needs 36, what all texts share needs none.
 
     Args:
         columns: the key's columns without nulls, int64 or Arrow strings, all of one length.

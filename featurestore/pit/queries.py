@@ -12,10 +12,11 @@ import polars as pl
 import pyarrow as pa
 
 from featurestore.groups import FeatureGroup
+from featurestore.pit.arrays import KeyColumn, plain
 from featurestore.pit.kernel import Bools, Ints
 from featurestore.pit.packing import pack, sort_pairs
 from featurestore.pit.questions import SpineRows
-from featurestore.pit.reader import Bound, KeyColumn, plain
+from featurestore.pit.reader import Bound
 from foundation.errors import InvalidInput
 
 __all__ = ["Queries", "key_frame", "key_table", "match_keys", "prepare"]

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from featurestore.offline import Snapshot, offline_schema
+from featurestore.pit.arrays import KeyColumn, differs, null_mask, plain, rising, taken
 from featurestore.pit.kernel import NEVER, Bools, Ints, slices_of
 from foundation.errors import InvalidInput, NotFound, PlatformError
 
@@ -25,20 +25,12 @@ __all__ = [
     "Bound",
     "Decoded",
     "Facts",
-    "KeyColumn",
     "Reader",
     "Unit",
     "Wanted",
-    "cells",
     "check_columns",
-    "null_mask",
     "overlapping_runs",
-    "plain",
-    "width_of",
 ]
-
-KeyColumn: TypeAlias = np.ndarray | pa.Array
-"""A key column as it is searched: int64, or Arrow strings."""
 
 Bound: TypeAlias = int | str
 """An end of a unit's range on its first key column, as it sorts: instants, dates and booleans are ints."""
@@ -220,7 +212,7 @@ class Reader:
                 known = np.where(declared, plain(got["tilth_known_at"]), writes)
         return Decoded(
             starts,
-            [_take(key, starts) for key in keys],
+            [taken(key, starts) for key in keys],
             events,
             rank,
             _flags(got, "is_deleted"),
@@ -331,11 +323,11 @@ class Reader:
         """First row of each key, the order checked."""
         fresh = np.ones(unit.rows, np.bool_)
         if unit.rows > 1:
-            fresh[1:] = _differs(keys[0])
+            fresh[1:] = differs(keys[0])
             for key in keys[1:]:
-                fresh[1:] |= _differs(key)
+                fresh[1:] |= differs(key)
         starts = np.flatnonzero(fresh)
-        if not _rising([_take(key, starts) for key in keys]):
+        if not rising([taken(key, starts) for key in keys]):
             raise self._disorder(unit, "keys do not rise")
         back = events[1:] < events[:-1]
         back &= ~fresh[1:]
@@ -373,48 +365,6 @@ class Reader:
             ) from error
 
 
-_WIDTHS: tuple[tuple[Any, Any], ...] = (
-    (pa.types.is_int64, np.int64),
-    (pa.types.is_timestamp, np.int64),
-    (pa.types.is_float64, np.float64),
-    (pa.types.is_float32, np.float32),
-    (pa.types.is_date32, np.int32),
-    (pa.types.is_decimal128, "V16"),
-)
-
-
-def width_of(kind: pa.DataType) -> np.dtype[Any] | None:
-    """The numpy dtype of a type's cells (booleans one byte, decimals 16-byte void); None where cells vary in size."""
-    if pa.types.is_boolean(kind):
-        return np.dtype(np.uint8)
-    return next((np.dtype(width) for fits, width in _WIDTHS if fits(kind)), None)
-
-
-def cells(array: pa.Array) -> np.ndarray:
-    """The cells of a fixed-width array, in numpy without a copy (booleans one byte); undefined under nulls."""
-    buffer, width = array.buffers()[1], width_of(array.type)
-    if buffer is None or width is None:
-        return np.zeros(len(array), width)
-    if pa.types.is_boolean(array.type):
-        bits = np.unpackbits(np.frombuffer(buffer, np.uint8), bitorder="little")
-        return bits[array.offset : array.offset + len(array)]
-    return np.frombuffer(buffer, width, len(array), array.offset * width.itemsize)
-
-
-def plain(array: pa.Array) -> KeyColumn:
-    """A key or system column as it is searched: text stays Arrow, everything else is int64; undefined under nulls."""
-    if pa.types.is_string(array.type):
-        return array
-    return cells(array).astype(np.int64, copy=False)
-
-
-def null_mask(array: pa.Array) -> Bools:
-    """True where an array is null."""
-    if not array.null_count:
-        return np.zeros(len(array), np.bool_)
-    return np.asarray(array.is_null().to_numpy(zero_copy_only=False), np.bool_)
-
-
 def _filled(array: pa.Array, instead: int) -> Ints:
     values: Ints = plain(array)
     return np.where(null_mask(array), instead, values) if array.null_count else values
@@ -427,31 +377,6 @@ def _flags(got: dict[str, pa.Array], name: str) -> Bools | None:
     values = plain(array).astype(np.bool_)
     flags: Bools = values & ~null_mask(array) if array.null_count else values
     return flags if flags.any() else None
-
-
-def _differs(key: KeyColumn) -> Bools:
-    if isinstance(key, np.ndarray):
-        steps: Bools = key[1:] != key[:-1]
-        return steps
-    return np.asarray(pc.not_equal(key.slice(1), key.slice(0, len(key) - 1)).to_numpy(zero_copy_only=False), np.bool_)
-
-
-def _take(key: KeyColumn, chosen: Ints) -> KeyColumn:
-    return key[chosen] if isinstance(key, np.ndarray) else key.take(pa.array(chosen))
-
-
-def _rising(keys: list[KeyColumn]) -> bool:
-    """Whether distinct keys rise strictly, column after column."""
-    rises: Bools | None = None
-    for key in reversed(keys):
-        if isinstance(key, np.ndarray):
-            more, same = key[1:] > key[:-1], key[1:] == key[:-1]
-        else:
-            after, before = key.slice(1), key.slice(0, max(len(key) - 1, 0))
-            more = pc.greater(after, before).to_numpy(zero_copy_only=False)
-            same = pc.equal(after, before).to_numpy(zero_copy_only=False)
-        rises = more if rises is None else more | (same & rises)
-    return bool(rises is None or rises.all())
 
 
 def overlapping_runs(units: Iterable[Unit]) -> frozenset[int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +12,7 @@ from histories import KEYS, store, table_of, values_of
 from oracle import Rec
 
 from featurestore.offline import Run
-from featurestore.pit.reader import Facts, Reader, Unit, Wanted, cells, overlapping_runs, plain, width_of
+from featurestore.pit.reader import Facts, Reader, Unit, Wanted, overlapping_runs
 from foundation.errors import NotFound, PlatformError
 
 ALL = Wanted(*[True] * len(Wanted._fields))
@@ -197,24 +196,3 @@ def unit_of(run, low, high):
 )
 def test_runs_that_may_share_a_key(units, shared):
     assert overlapping_runs([unit_of(*unit) for unit in units]) == shared
-
-
-@pytest.mark.parametrize(
-    ("array", "expected"),
-    [
-        (pa.array([True, False, None, True]), [1, 0, 0, 1]),
-        (pa.array([1, -2, 3, 4]), [1, -2, 3, 4]),
-        (pa.array([1, 2, 3, 4], pa.timestamp("us", "UTC")), [1, 2, 3, 4]),
-        (pa.array([1, 2, 3, -4], pa.date32()), [1, 2, 3, -4]),
-    ],
-)
-def test_cells_of_slices(array, expected):
-    assert plain(array).dtype == np.int64
-    assert plain(array).tolist() == expected
-    assert cells(array.slice(1, 2)).tolist() == expected[1:3]
-
-
-def test_what_has_no_fixed_width():
-    assert width_of(pa.string()) is None
-    assert width_of(pa.list_(pa.int64())) is None
-    assert width_of(pa.decimal128(38, 2)) == np.dtype("V16")
