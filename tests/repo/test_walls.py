@@ -152,7 +152,7 @@ def test_paths_and_addresses_of_a_machine_fall() -> None:
     slash = "/"
     for bad in (f"{slash}home/ann/data", f"cd {slash}tmp/x", f'"{slash}root/.cache"', f"see {slash}work/main."):
         assert walls.machine_paths(bad), bad
-    for good in ("a/tmp/x", "~/work/x", "{tmp_path}/home/x", "s3://bucket/tmp/x", "/data/place", "file:///data"):
+    for good in ("a/tmp/x", "~/things/x", "{tmp_path}/home/x", "s3://bucket/tmp/x", "/data/place", "file:///data"):
         assert walls.machine_paths(good) == [], good
     for bad in ("index" + "-url = x", "https://mirror.example/pypi/sim" + "ple/", "find" + "_links=x"):
         assert walls.index_addresses(bad), bad
